@@ -1,0 +1,67 @@
+package afalg
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strings"
+)
+
+// struct sockaddr_alg (include/uapi/linux/if_alg.h): u16 family, char type[14],
+// u32 feat, u32 mask, and the name, which the caller may make shorter or longer
+// than the 64 bytes of the structure.
+const (
+	sockaddrType = 2
+	sockaddrFeat = 16
+	sockaddrName = 24
+
+	// SockaddrSize is the size of the structure; every known client passes it.
+	SockaddrSize = 88
+	// minSockaddr is what alg_bind asks for since Linux 5.11.
+	minSockaddr = sockaddrName + 1
+	// maxSockaddr is sizeof(struct sockaddr_storage): the kernel copies no
+	// longer address, whatever its family.
+	maxSockaddr = 128
+
+	maxType = sockaddrFeat - sockaddrType - 1
+)
+
+// ParseSockaddr reads an address as alg_bind (crypto/af_alg.c) does, and
+// nothing more: it never looks at the family, ends the type at its 14th byte
+// and the name at the last byte of the address, and stops at the first NUL of
+// each. Type and name may be of any bytes, even empty: the decision is by exact
+// string, and an unknown one is denied. Addresses that the newest kernel
+// refuses for their length are an error.
+func ParseSockaddr(b []byte) (Algorithm, error) {
+	if len(b) < minSockaddr || len(b) > maxSockaddr {
+		return Algorithm{}, fmt.Errorf("address of %d bytes: a sockaddr_alg has %d to %d", len(b), minSockaddr, maxSockaddr)
+	}
+	return Algorithm{
+		Type: Type(cString(b[sockaddrType : sockaddrFeat-1])),
+		Name: cString(b[sockaddrName : len(b)-1]),
+	}, nil
+}
+
+func cString(b []byte) string {
+	s, _, _ := bytes.Cut(b, []byte{0})
+	return string(s)
+}
+
+// Sockaddr writes the address that binds a, in the byte order of this machine:
+// SockaddrSize bytes, or more for a name above MaxName. It refuses what the
+// kernel would read back as something else.
+func Sockaddr(a Algorithm) ([]byte, error) {
+	switch {
+	case len(a.Type) > maxType:
+		return nil, fmt.Errorf("address of %q: the type has %d characters; %d fit", a, len(a.Type), maxType)
+	case len(a.Name) > MaxLongName:
+		return nil, fmt.Errorf("address of %q: the name has %d characters; %d fit", a, len(a.Name), MaxLongName)
+	case strings.ContainsRune(string(a.Type)+a.Name, 0):
+		return nil, fmt.Errorf("address of %q: a NUL would end it early", a)
+	}
+	b := make([]byte, max(SockaddrSize, sockaddrName+len(a.Name)+1))
+	binary.NativeEndian.PutUint16(b, Family)
+	copy(b[sockaddrType:], a.Type)
+	copy(b[sockaddrName:], a.Name)
+	return b, nil
+}
