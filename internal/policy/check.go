@@ -1,0 +1,178 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+)
+
+// The longest values, in bytes: a path without its NUL (PATH_MAX), a user name
+// (utmp, and useradd's limit), a unit name (systemd's UNIT_NAME_MAX), and
+// names of policies and rules, which become file and profile names.
+const (
+	maxPath = 4095
+	maxUser = 32
+	maxUnit = 255
+	maxName = 64
+)
+
+var (
+	ruleName   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+	policyName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*$`)
+	sha256Hex  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	userName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*[$]?$`)
+	decimal    = regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
+	unitName   = regexp.MustCompile(`^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?$`)
+)
+
+// unitTypes are the suffixes of units that run processes.
+var unitTypes = []string{"service", "scope", "socket", "mount", "swap"}
+
+func checkPolicyName(s string) error {
+	if !policyName.MatchString(s) {
+		return errors.New("a policy name has lower-case letters, digits, '-' and '.', and begins with a letter or digit")
+	}
+	return checkLength(s, maxName)
+}
+
+// checkRuleName keeps rules apart from routes: --accept takes either.
+func checkRuleName(s string) error {
+	if !ruleName.MatchString(s) {
+		return errors.New("a rule name has lower-case letters, digits and '-', and begins with a letter or digit")
+	}
+	for _, r := range afalg.Routes() {
+		if s == string(r.Route) {
+			return errors.New("a route has this name, and --accept takes both; choose another")
+		}
+	}
+	return checkLength(s, maxName)
+}
+
+func checkLength(s string, most int) error {
+	if len(s) > most {
+		return fmt.Errorf("%d characters; %d are allowed", len(s), most)
+	}
+	return nil
+}
+
+func checkInclude(s string) error {
+	if name, builtin := strings.CutPrefix(s, BuiltinPrefix); builtin {
+		return checkPolicyName(name)
+	}
+	if s == "" {
+		return errors.New("name a file, or a shipped policy as builtin:NAME")
+	}
+	return checkPathText(s)
+}
+
+// checkBinary takes a path only as /proc/PID/exe shows it: absolute, clean.
+func checkBinary(s string) error {
+	if err := checkPathText(s); err != nil {
+		return err
+	}
+	switch {
+	case !strings.HasPrefix(s, "/"):
+		return errors.New("the path must be absolute")
+	case path.Clean(s) != s:
+		return fmt.Errorf("the path must be clean, as the kernel shows it: write %s", quote(path.Clean(s)))
+	case s == "/":
+		return errors.New("the path is a directory")
+	case strings.HasSuffix(s, " (deleted)"):
+		return errors.New(`the kernel writes " (deleted)" after the path of a removed executable; no rule may match one`)
+	}
+	return nil
+}
+
+// checkPathText refuses what would look like another path in a report, or end
+// a line in a generated profile.
+func checkPathText(s string) error {
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return fmt.Errorf("a path may not contain the character %U", r)
+		}
+	}
+	return checkLength(s, maxPath)
+}
+
+func checkDigest(s string) error {
+	if !sha256Hex.MatchString(strings.ToLower(s)) {
+		return errors.New("a SHA-256 digest is 64 hexadecimal digits, as sha256sum prints them")
+	}
+	return nil
+}
+
+// noUID is (uid_t)-1, which the kernel gives to nobody.
+const noUID = 1<<32 - 1
+
+func checkUser(s string) error {
+	if decimal.MatchString(s) {
+		if uid, err := strconv.ParseUint(s, 10, 32); err != nil || uid == noUID {
+			return fmt.Errorf("a uid is at most %d", uint32(noUID-1))
+		}
+		return nil
+	}
+	if !userName.MatchString(s) {
+		return errors.New("neither a user name nor a decimal uid; name a user of another form by its uid")
+	}
+	return checkLength(s, maxUser)
+}
+
+// checkUnit follows systemd's unit_name_is_valid, for the units that run
+// processes.
+func checkUnit(s string) error {
+	dot := strings.LastIndexByte(s, '.')
+	if dot < 0 {
+		return fmt.Errorf("the type of the unit is missing: write %s", quote(s+".service"))
+	}
+	if !unitName.MatchString(s[:dot]) {
+		return errors.New(`a unit name has letters, digits, and ":-_.\@", and does not begin with "@"`)
+	}
+	for _, t := range unitTypes {
+		if s[dot+1:] == t {
+			return checkLength(s, maxUnit)
+		}
+	}
+	return fmt.Errorf("%s is no type of a unit that runs processes: those are %s", quote(s[dot:]), oneOf(unitTypes))
+}
+
+// checkText finds the first character of a file that may not stand in it:
+// a YAML parser, an editor and a reviewer would not see the same text.
+func checkText(src []byte) (line, col int, err error) {
+	line, col = 1, 1
+	for i := 0; i < len(src); {
+		r, size := utf8.DecodeRune(src[i:])
+		next, _ := utf8.DecodeRune(src[i+size:])
+		if err := checkRune(r, size, next); err != nil {
+			return line, col, err
+		}
+		if i, col = i+size, col+1; r == '\n' {
+			line, col = line+1, 1
+		}
+	}
+	return 0, 0, nil
+}
+
+func checkRune(r rune, size int, next rune) error {
+	switch {
+	case r == utf8.RuneError && size == 1:
+		return errors.New("not UTF-8: a policy is a text file in UTF-8")
+	case r == '\ufeff':
+		return errors.New("a byte order mark; save the file as UTF-8 without it")
+	case r == '\r' && next != '\n':
+		return errors.New("a carriage return without a line feed, which hides the text before it")
+	case r == '\r', r == '\n', r == '\t':
+		return nil
+	case unicode.IsControl(r), r == '\u2028', r == '\u2029':
+		return fmt.Errorf("the control character %U; remove it", r)
+	case unicode.Is(unicode.Bidi_Control, r):
+		return fmt.Errorf("the character %U, which reorders the text on the screen; remove it", r)
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+package policy
+
+import (
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+)
+
+// document reads the whole file.
+func (d *decoder) document(n *yaml.Node) *Policy {
+	p := &Policy{File: d.file}
+	d.mapping(n, "a policy", []field{
+		{"version", true, d.version},
+		{"name", true, func(n *yaml.Node) { p.Name, _ = d.text(n, "name", checkPolicyName) }},
+		{"include", false, func(n *yaml.Node) { p.Include = d.includes(n) }},
+		{"deny", false, func(n *yaml.Node) { p.Deny = d.deny(n) }},
+		{"allow", false, func(n *yaml.Node) { p.Rules = d.rules(n) }},
+	})
+	return p
+}
+
+func (d *decoder) version(n *yaml.Node) {
+	if n.Kind != yaml.ScalarNode || n.Tag != intTag {
+		d.wrongKind(n, "version", "the number 1")
+	} else if n.Value != "1" {
+		d.errorf(n, "version %s: this program reads version 1", quote(n.Value))
+	}
+}
+
+func (d *decoder) includes(n *yaml.Node) []Include {
+	var all []Include
+	read := func(n *yaml.Node) (string, bool) { return d.text(n, "include", checkInclude) }
+	d.distinct(n, "include", read, func(name string, n *yaml.Node) { all = append(all, Include{name, d.pos(n)}) })
+	return all
+}
+
+func (d *decoder) deny(n *yaml.Node) Deny {
+	var deny Deny
+	d.mapping(n, "deny", []field{
+		{"socket-errno", false, func(n *yaml.Node) { deny.SocketErrno, _ = d.constant(n, "errno", afalg.Errnos()) }},
+		{"bind-errno", false, func(n *yaml.Node) { deny.BindErrno, _ = d.constant(n, "errno", afalg.Errnos()) }},
+		{"families", false, func(n *yaml.Node) { deny.Families = d.families(n) }},
+	})
+	return deny
+}
+
+func (d *decoder) families(n *yaml.Node) []Family {
+	var all []Family
+	d.distinct(n, "families", d.family, func(name string, n *yaml.Node) {
+		number, _ := afalg.FamilyByName(name)
+		all = append(all, Family{name, number, d.pos(n)})
+	})
+	return all
+}
+
+// family reads the name of a family, and returns it without aliases.
+func (d *decoder) family(n *yaml.Node) (string, bool) {
+	name, ok := d.constant(n, "socket family", afalg.Families())
+	number, _ := afalg.FamilyByName(name)
+	if ok && number == afalg.Family {
+		d.errorf(n, "AF_ALG is denied by every policy; remove it")
+		return "", false
+	}
+	return afalg.FamilyName(number), ok
+}
+
+// rules reads the allow list, which may be empty: nothing is allowed then.
+func (d *decoder) rules(n *yaml.Node) []Rule {
+	if n.Kind != yaml.SequenceNode {
+		d.wrongKind(n, "allow", "a list of rules")
+		return nil
+	}
+	if len(n.Content) > MaxRules {
+		d.errorf(n.Content[MaxRules], "rule %d; a policy has %d at most", MaxRules+1, MaxRules)
+		return nil
+	}
+	var all []Rule
+	names := seenAt{}
+	for _, item := range n.Content {
+		all = append(all, d.rule(item, names))
+	}
+	return all
+}
+
+func (d *decoder) rule(n *yaml.Node, names seenAt) Rule {
+	r := Rule{Pos: d.pos(n)}
+	conditions, anyoneOK := 0, true
+	condition := func(read func(*yaml.Node)) func(*yaml.Node) {
+		return func(n *yaml.Node) { conditions++; read(n) }
+	}
+	known := d.mapping(n, "a rule", []field{
+		{"rule", true, func(n *yaml.Node) { r.Name = d.ruleName(n, names) }},
+		{"anyone", false, func(n *yaml.Node) { r.Anyone, anyoneOK = d.boolean(n, "anyone") }},
+		{"binaries", false, condition(func(n *yaml.Node) { r.Binaries = d.binaries(n) })},
+		{"users", false, condition(func(n *yaml.Node) { r.Users = d.strings(n, "users", d.user) })},
+		{"capabilities", false, condition(func(n *yaml.Node) { r.Capabilities = d.strings(n, "capabilities", d.capability) })},
+		{"units", false, condition(func(n *yaml.Node) { r.Units = d.strings(n, "units", d.unit) })},
+		{"algorithms", true, func(n *yaml.Node) { r.Algorithms = d.algorithms(n) }},
+	})
+	switch {
+	case r.Anyone && conditions > 0:
+		d.errorf(n, `the rule says "anyone: true" and has conditions; remove one or the other`)
+	case !r.Anyone && conditions == 0 && known && anyoneOK:
+		d.errorf(n, `the rule names nobody: give binaries, users, capabilities or units, or write "anyone: true"`)
+	}
+	return r
+}
+
+func (d *decoder) ruleName(n *yaml.Node, names seenAt) string {
+	name, ok := d.text(n, "rule", checkRuleName)
+	if !ok || !d.unique(names, name, n, "the rule "+quote(name)) {
+		return ""
+	}
+	return name
+}
+
+func (d *decoder) user(n *yaml.Node) (string, bool) {
+	return d.scalar(n, "user", checkUser, strTag, intTag, floatTag)
+}
+
+func (d *decoder) unit(n *yaml.Node) (string, bool) { return d.text(n, "unit", checkUnit) }
+
+func (d *decoder) capability(n *yaml.Node) (string, bool) {
+	return d.constant(n, "capability", capabilities)
+}
+
+// binaries reads a list of paths, each alone or with a digest.
+func (d *decoder) binaries(n *yaml.Node) []Binary {
+	var all []Binary
+	seen := seenAt{}
+	d.list(n, "binaries", func(item *yaml.Node) {
+		b, ok := d.binary(item)
+		if ok && d.unique(seen, b.Path+"\x00"+b.SHA256, item, quote(b.Path)) {
+			all = append(all, b)
+		}
+	})
+	d.warnMootDigests(all)
+	return all
+}
+
+func (d *decoder) binary(n *yaml.Node) (Binary, bool) {
+	b := Binary{Pos: d.pos(n)}
+	errs := len(d.errs)
+	readPath := func(n *yaml.Node) {
+		b.Path, _ = d.text(n, "path", checkBinary)
+		if strings.ContainsAny(b.Path, "*?[") {
+			d.warnf(n, "the path %s is matched character by character: there are no patterns", quote(b.Path))
+		}
+	}
+	if n.Kind == yaml.ScalarNode {
+		readPath(n)
+	} else {
+		d.mapping(n, "a binary", []field{
+			{"path", true, readPath},
+			{"sha256", false, func(n *yaml.Node) {
+				// A digest without letters, or with a single "e", looks like a number.
+				digest, _ := d.scalar(n, "sha256", checkDigest, strTag, intTag, floatTag)
+				b.SHA256 = strings.ToLower(digest)
+			}},
+		})
+	}
+	return b, len(d.errs) == errs
+}
+
+// warnMootDigests reports a digest whose path is listed without one as well.
+func (d *decoder) warnMootDigests(all []Binary) {
+	bare := map[string]Pos{}
+	for _, b := range all {
+		if b.SHA256 == "" {
+			bare[b.Path] = b.Pos
+		}
+	}
+	for _, b := range all {
+		if any, moot := bare[b.Path]; moot && b.SHA256 != "" {
+			d.warnAt(b.Pos, "the digest of %s has no effect: line %d allows the path with any content", quote(b.Path), any.Line)
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package policy
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+)
+
+const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+const everything = `# every part of the language
+version: 1
+name: fips-node.2
+include: [builtin:baseline, ../site.yaml]
+deny:
+  socket-errno: EPERM
+  bind-errno: ENOENT
+  families: [AF_RXRPC, AF_ROUTE]
+allow:
+  - rule: fips-integrity-check
+    binaries:
+      - path: /usr/bin/kcapi-hasher
+        sha256: 0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef
+      - "/opt/with space/ünï"
+    users: [root, 0, "1000"]
+    capabilities: [CAP_NET_ADMIN]
+    units: [dracut-pre-pivot.service]
+    algorithms:
+      skcipher: ["adiantum(xchacha12,aes)"]
+      hash: ["hmac(sha512)", sha1]
+  - rule: everyone
+    anyone: true
+    algorithms: {rng: ["*"]}
+`
+
+func TestParse(t *testing.T) {
+	got, warnings, err := Parse("dir/p.yaml", []byte(everything))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(line, col int) Pos { return Pos{"dir/p.yaml", line, col} }
+	alg := func(t afalg.Type, name string, line, col int) Algorithm {
+		return Algorithm{afalg.Algorithm{Type: t, Name: name}, at(line, col)}
+	}
+	want := &Policy{
+		Name:    "fips-node.2",
+		File:    "dir/p.yaml",
+		Include: []Include{{"builtin:baseline", at(4, 11)}, {"../site.yaml", at(4, 29)}},
+		Deny: Deny{
+			SocketErrno: "EPERM",
+			BindErrno:   "ENOENT",
+			Families:    []Family{{"AF_RXRPC", 33, at(8, 14)}, {"AF_NETLINK", 16, at(8, 24)}},
+		},
+		Rules: []Rule{{
+			Name: "fips-integrity-check",
+			Pos:  at(10, 5),
+			Binaries: []Binary{
+				{"/usr/bin/kcapi-hasher", digest, at(12, 9)},
+				{"/opt/with space/ünï", "", at(14, 9)},
+			},
+			Users:        []string{"root", "0", "1000"},
+			Capabilities: []string{"CAP_NET_ADMIN"},
+			Units:        []string{"dracut-pre-pivot.service"},
+			Algorithms: []Algorithm{
+				alg(afalg.Hash, "hmac(sha512)", 20, 14),
+				alg(afalg.Hash, "sha1", 20, 30),
+				alg(afalg.Skcipher, "adiantum(xchacha12,aes)", 19, 18),
+			},
+		}, {
+			Name:       "everyone",
+			Pos:        at(21, 5),
+			Anyone:     true,
+			Algorithms: []Algorithm{alg(afalg.RNG, "*", 23, 24)},
+		}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("policy (-want +got):\n%s", diff)
+	}
+	if got, want := warningText(warnings), `dir/p.yaml:23:24: "*" opens every rng that a kernel has or will have`; got != want {
+		t.Errorf("warnings:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// The smallest policy allows nothing, in each of its spellings.
+func TestParseSmallest(t *testing.T) {
+	for name, src := range map[string]string{
+		"block":            "version: 1\nname: x\n",
+		"Windows lines":    "version: 1\r\nname: x\r\n",
+		"document markers": "---\nversion: 1\nname: x\n...\n",
+		"JSON":             "{\n\t\"version\": 1,\n\t\"name\": \"x\",\n\t\"allow\": []\n}\n",
+		"no allow":         "version: 1\nname: x\nallow: []\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, warnings, err := Parse("", []byte(src))
+			if err != nil || len(warnings) > 0 {
+				t.Fatal(err, warnings)
+			}
+			if diff := cmp.Diff(&Policy{Name: "x"}, p); diff != "" {
+				t.Errorf("policy (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestShippedPoliciesParse(t *testing.T) {
+	files, err := filepath.Glob("../../policies/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no shipped policies: %v", err)
+	}
+	for _, file := range files {
+		src, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, _, err := Parse(file, src)
+		if err != nil {
+			t.Errorf("%v", err)
+			continue
+		}
+		if want := strings.TrimSuffix(filepath.Base(file), ".yaml"); p.Name != want {
+			t.Errorf("%s: the policy is named %q", file, p.Name)
+		}
+	}
+}
+
+func TestSuggest(t *testing.T) {
+	for _, c := range []struct {
+		typ        afalg.Type
+		name, want string // want is "" for no suggestion
+	}{
+		{afalg.Hash, "hmac(sha-512)", "hash:hmac(sha512)"},
+		{afalg.Hash, "HMAC(SHA256)", "hash:hmac(sha256)"},
+		{afalg.Hash, "sha-1", "hash:sha1"},
+		{afalg.Hash, "cmac(aes)", ""},
+		{afalg.Hash, "hmac(sha3-256)", ""},
+		{afalg.Hash, "ecb(aes)", "skcipher:ecb(aes)"},
+		{afalg.Skcipher, "sha256", "hash:sha256"},
+		{afalg.Skcipher, "xts(aess)", "skcipher:xts(aes)"},
+		{afalg.AEAD, "authenc(hmac(sha-256),cbc(aes))", "aead:authenc(hmac(sha256),cbc(aes))"},
+		{afalg.AEAD, "pcrypt(gcm(aes))", ""},
+		{afalg.RNG, "stdrgn", "rng:stdrng"},
+		{afalg.Hash, "", ""},
+		{afalg.Hash, "-", ""},
+		{afalg.Hash, strings.Repeat("s", 1<<20), ""},
+		{"digest", "sha1", "hash:sha1"},
+		{"digest", "nothing", ""},
+	} {
+		got, found := Suggest(c.typ, c.name)
+		if found != (c.want != "") || found && got.String() != c.want {
+			t.Errorf("%s:%.40s: got %v, %v; want %q", c.typ, c.name, got, found, c.want)
+		}
+	}
+}
+
+func TestCapabilityByName(t *testing.T) {
+	if len(capabilities) != 41 {
+		t.Errorf("%d capabilities, want 41", len(capabilities))
+	}
+	for name, want := range map[string]uint{
+		"CAP_CHOWN": 0, "CAP_NET_ADMIN": 12, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21,
+		"CAP_SETFCAP": 31, "CAP_MAC_OVERRIDE": 32, "CAP_BPF": 39, "CAP_CHECKPOINT_RESTORE": 40,
+	} {
+		if got, ok := CapabilityByName(name); !ok || got != want {
+			t.Errorf("%s: got %d, %v; want %d", name, got, ok, want)
+		}
+	}
+	if got, ok := CapabilityByName("NET_ADMIN"); ok {
+		t.Errorf("NET_ADMIN: got %d", got)
+	}
+}
