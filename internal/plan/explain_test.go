@@ -1,0 +1,105 @@
+package plan
+
+import (
+	"testing"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/google/go-cmp/cmp"
+)
+
+const explained = `
+-- p --
+version: 1
+name: p
+allow:
+  - rule: check
+    binaries: [/usr/bin/kcapi-hasher]
+    users: [root]
+    algorithms: {hash: ["hmac(sha512)", "hmac(sha256)"]}
+  - rule: pinned
+    binaries: [{path: /pinned, sha256: "` + "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" + `"}]
+    algorithms: {aead: ["*"]}
+  - rule: radio
+    units: [iwd.service, radio@.service]
+    capabilities: [CAP_NET_ADMIN, CAP_SYS_ADMIN]
+    algorithms: {skcipher: [a1, a2, a3, a4, a5, a6, a7, a8]}
+`
+
+func TestExplain(t *testing.T) {
+	p := mustLoad(t, "p", explained)
+	hash := func(name string) afalg.Algorithm { return afalg.Algorithm{Type: afalg.Hash, Name: name} }
+	aead := afalg.Algorithm{Type: afalg.AEAD, Name: "gcm(aes)"}
+	cipher := func(name string) afalg.Algorithm { return afalg.Algorithm{Type: afalg.Skcipher, Name: name} }
+	tests := map[string]struct {
+		p    *Plan
+		r    Request
+		want string
+	}{
+		"allowed": {p, Request{Binary: "/usr/bin/kcapi-hasher", UID: uid(0), Algorithm: hash("hmac(sha512)")},
+			"allowed: hash:hmac(sha512) by rule check (p:4:5)"},
+		"allowed with a whole type": {p, Request{Binary: "/pinned", SHA256: hexA, Algorithm: aead},
+			"allowed: aead:gcm(aes) by rule pinned (p:8:5), which opens every aead algorithm"},
+		"another binary": {p, Request{Binary: "/usr/bin/kcapi-dgst", UID: uid(0), User: "root", Algorithm: hash("hmac(sha512)")},
+			"denied: hash:hmac(sha512)\nnearest rule: check (p:4:5), but\n" +
+				"  binary /usr/bin/kcapi-dgst is not among /usr/bin/kcapi-hasher"},
+		"another user and name": {p, Request{Binary: "/usr/bin/kcapi-hasher", UID: uid(7), User: "alice", Algorithm: hash("sha1")},
+			"denied: hash:sha1\nnearest rule: check (p:4:5), but\n" +
+				"  algorithm hash:sha1 is not among hash: hmac(sha256), hmac(sha512)\n" +
+				"  user alice (uid 7) is not among root"},
+		"unknown user": {p, Request{Binary: "/usr/bin/kcapi-hasher", Algorithm: hash("hmac(sha512)")},
+			"denied: hash:hmac(sha512)\nnearest rule: check (p:4:5), but\n" +
+				"  the user is not known; the rule asks for root"},
+		"unknown digest": {p, Request{Binary: "/pinned", Algorithm: aead},
+			"denied: aead:gcm(aes)\nnearest rule: pinned (p:8:5), but\n" +
+				"  the sha256 of /pinned is not known; the rule asks for " + hexA},
+		"another digest": {p, Request{Binary: "/pinned", SHA256: hexB, Algorithm: aead},
+			"denied: aead:gcm(aes)\nnearest rule: pinned (p:8:5), but\n" +
+				"  the sha256 of /pinned is " + hexB + ", the rule asks for " + hexA},
+		"another type": {p, Request{Binary: "/pinned", SHA256: hexA, Algorithm: cipher("a1")},
+			"denied: skcipher:a1\nnearest rule: pinned (p:8:5), but\n" +
+				"  algorithm skcipher:a1: the rule allows no skcipher"},
+		"neither unit nor capability": {p, Request{Algorithm: cipher("a1")},
+			"denied: skcipher:a1\nnearest rule: radio (p:11:5), but\n" +
+				"  the request holds no capability; the rule asks for one of CAP_NET_ADMIN, CAP_SYS_ADMIN\n" +
+				"  the request belongs to no unit; the rule asks for one of iwd.service, radio@.service"},
+		"another unit, capability and name": {p, Request{Unit: "x.service", Capabilities: []string{"CAP_KILL", "CAP_NET_ADMIN"}, Algorithm: cipher("a9")},
+			"denied: skcipher:a9\nnearest rule: radio (p:11:5), but\n" +
+				"  algorithm skcipher:a9 is not among skcipher: a1, a2, a3, a4, a5, a6 and 2 more\n" +
+				"  unit x.service is not among iwd.service, radio@.service"},
+		"another capability": {p, Request{Unit: "radio@x.service", Capabilities: []string{"CAP_KILL"}, Algorithm: cipher("a1")},
+			"denied: skcipher:a1\nnearest rule: radio (p:11:5), but\n" +
+				"  the request holds CAP_KILL; the rule asks for one of CAP_NET_ADMIN, CAP_SYS_ADMIN"},
+		"a star": {p, Request{Binary: "/pinned", SHA256: hexA, Algorithm: afalg.Algorithm{Type: afalg.AEAD, Name: "*"}},
+			"denied: aead:*\nnearest rule: pinned (p:8:5), but\n" +
+				"  algorithm aead:*: a request names one algorithm, not a whole type"},
+		"nothing in common": {p, Request{Algorithm: afalg.Algorithm{Type: afalg.RNG, Name: "stdrng"}},
+			"denied: rng:stdrng: the request meets no condition of any rule (the policy has 3)"},
+		"no rules": {&Plan{}, Request{Algorithm: sha1}, "denied: hash:sha1: the policy has no rules, it allows nothing"},
+		"no plan":  {nil, Request{Algorithm: sha1}, "denied: hash:sha1: the policy has no rules, it allows nothing"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, Explain(tt.p, tt.r).String()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// Among rules that miss as little, the one with more in common is nearer, and
+// then the first by name.
+func TestNearest(t *testing.T) {
+	p := mustLoad(t, "p", `
+-- p --
+version: 1
+name: p
+allow:
+  - {rule: a, users: [root], algorithms: {hash: [md5]}}
+  - {rule: b, users: [root], units: [u.service], algorithms: {hash: [sha1]}}
+  - {rule: c, users: [root], units: [u.service], algorithms: {hash: [sha1]}}
+`)
+	e := Explain(p, Request{UID: uid(0), Algorithm: sha1})
+	if e.Nearest == nil || e.Nearest.Name != "b" {
+		t.Errorf("%+v", e.Nearest)
+	}
+}

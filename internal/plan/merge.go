@@ -1,0 +1,107 @@
+package plan
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
+)
+
+// merge makes one plan of all files. What it finds wrong is in l.errs.
+func (l *loader) merge(root *file) *Plan {
+	p := &Plan{
+		Name:        root.Name,
+		SocketErrno: l.errno(root, "socket-errno", DefaultSocketErrno, func(d policy.Deny) string { return d.SocketErrno }),
+		BindErrno:   l.errno(root, "bind-errno", DefaultBindErrno, func(d policy.Deny) string { return d.BindErrno }),
+		Families:    l.families(),
+		Rules:       l.rules(),
+	}
+	p.Digest = digest(p)
+	return p
+}
+
+// rules collects the rules of all files, each normal, by name.
+func (l *loader) rules() []policy.Rule {
+	byName := map[string]policy.Rule{}
+	for _, f := range l.order {
+		for _, rule := range f.Rules {
+			if first, ok := byName[rule.Name]; ok {
+				l.fail(rule.Pos, "rule %q is defined at %s already", rule.Name, first.Pos)
+				continue
+			}
+			if len(byName) == policy.MaxRules {
+				l.fail(rule.Pos, "more than %d rules in all", policy.MaxRules)
+				return nil
+			}
+			byName[rule.Name] = normal(rule)
+		}
+	}
+	return sortedBy(maps.Values(byName), func(a, b policy.Rule) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// normal sorts a copy of the rule's lists and drops what they say twice.
+func normal(r policy.Rule) policy.Rule {
+	r.Binaries = sortedBy(slices.Values(r.Binaries), func(a, b policy.Binary) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.SHA256, b.SHA256))
+	})
+	r.Algorithms = sortedBy(slices.Values(r.Algorithms), func(a, b policy.Algorithm) int {
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name))
+	})
+	r.Users = sortedBy(slices.Values(r.Users), strings.Compare)
+	r.Capabilities = sortedBy(slices.Values(r.Capabilities), strings.Compare)
+	r.Units = sortedBy(slices.Values(r.Units), strings.Compare)
+	return r
+}
+
+// families unites the lists of all files, by number.
+func (l *loader) families() []policy.Family {
+	var all []policy.Family
+	for _, f := range l.order {
+		all = append(all, f.Deny.Families...)
+	}
+	return sortedBy(slices.Values(all), func(a, b policy.Family) int { return cmp.Compare(a.Number, b.Number) })
+}
+
+// errno finds what a plan answers: what its policy says, else what all of its
+// includes that say something agree on, else the default.
+func (l *loader) errno(root *file, key, fallback string, own func(policy.Deny) string) Errno {
+	name := cmp.Or(l.said(root, key, own), fallback)
+	number, ok := afalg.ErrnoByName(name)
+	if !ok {
+		l.fail(policy.Pos{File: root.File, Line: 1, Col: 1}, "%s: unknown errno %q", key, name)
+	}
+	return Errno{afalg.ErrnoName(number), number}
+}
+
+func (l *loader) said(f *file, key string, own func(policy.Deny) string) string {
+	if name := own(f.Deny); name != "" {
+		return name
+	}
+	if name, ok := f.errnos[key]; ok {
+		return name
+	}
+	var name, by string
+	for i, sub := range f.includes {
+		next := l.said(sub, key, own)
+		switch {
+		case next == "":
+		case name == "":
+			name, by = next, sub.File
+		case next != name:
+			l.fail(f.Include[i].Pos, "%s: %s says %s and %s says %s; say in %s which one holds",
+				key, by, name, sub.File, next, f.File)
+		}
+	}
+	f.errnos[key] = name
+	return name
+}
+
+// sortedBy collects a sorted copy without equals; the first of equals stays.
+// It is nil for nothing, so that equal plans are deeply equal.
+func sortedBy[T any](seq func(yield func(T) bool), compare func(a, b T) int) []T {
+	list := slices.SortedStableFunc(seq, compare)
+	return slices.CompactFunc(list, func(a, b T) bool { return compare(a, b) == 0 })
+}

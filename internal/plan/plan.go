@@ -1,0 +1,41 @@
+// Package plan resolves a policy and its includes, and decides requests. Its
+// Decide is the reference semantics: every backend is tested against it.
+package plan
+
+import (
+	"github.com/afalg-policy/afalg-policy/internal/policy"
+)
+
+// Plan is a policy with its includes merged: sorted, deduplicated, complete.
+// The zero plan denies everything.
+type Plan struct {
+	Name string
+	// Digest is "sha256:…" of the canonical text. The order of items, comments,
+	// includes, positions and the policy's name do not enter.
+	Digest      string
+	SocketErrno Errno
+	BindErrno   Errno
+	Families    []policy.Family // to close besides AF_ALG, by number
+	Rules       []policy.Rule   // by name
+}
+
+// Errno is an error number with its symbolic name.
+type Errno struct {
+	Name   string // "EAFNOSUPPORT"
+	Number uint32 // 97: the numbers of x86 and of every generic table
+}
+
+// What is answered where no policy says otherwise: what a kernel without
+// AF_ALG, or without the algorithm, returns. Clients take the fallback that
+// they already have.
+const (
+	DefaultSocketErrno = "EAFNOSUPPORT"
+	DefaultBindErrno   = "ENOENT"
+)
+
+// Limits on a policy with everything that it includes, besides policy.MaxSize
+// for each file and policy.MaxRules for all of them.
+const (
+	MaxDepth = 8 // includes in a chain, the named policy not counted
+	MaxFiles = 1_000
+)

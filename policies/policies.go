@@ -1,0 +1,61 @@
+// Package policies holds the policies that are shipped with the program.
+package policies
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+//go:embed *.yaml
+var files embed.FS
+
+//go:embed policy.schema.json
+var schema string
+
+// Schema is the JSON Schema of a policy file.
+func Schema() []byte { return []byte(schema) }
+
+const extension = ".yaml"
+
+// Names lists the shipped policies, sorted: "acvp", "baseline", …
+func Names() []string {
+	entries, err := fs.Glob(files, "*"+extension)
+	if err != nil { // the pattern is a constant, and legal
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, strings.TrimSuffix(e, extension))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Read returns the text of a shipped policy. The error for a name that is not
+// in Names wraps fs.ErrNotExist and lists what there is.
+func Read(name string) ([]byte, error) {
+	if !slices.Contains(Names(), name) {
+		return nil, fmt.Errorf("%w: the shipped policies are %s", fs.ErrNotExist, strings.Join(Names(), ", "))
+	}
+	return files.ReadFile(name + extension)
+}
+
+// Summary is the first sentence of the comment at the head of a policy.
+func Summary(name string) (string, error) {
+	src, err := Read(name)
+	if err != nil {
+		return "", err
+	}
+	var words []string
+	for line := range strings.Lines(string(src)) {
+		text, ok := strings.CutPrefix(strings.TrimSpace(line), "# ")
+		if !ok {
+			break
+		}
+		words = append(words, text)
+	}
+	return strings.Join(words, " "), nil
+}
