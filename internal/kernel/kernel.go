@@ -1,0 +1,88 @@
+// Package kernel tells what the running kernel has: its release, the state of
+// AF_ALG, whether io_uring was built in. It only reads; nothing it does makes
+// the kernel load a module.
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotSupported is wrapped by every error that says that this kernel lacks a
+// feature.
+var ErrNotSupported = errors.New("not supported by this kernel")
+
+// NotSupportedError names a feature that the kernel is too old for.
+type NotSupportedError struct {
+	Feature string
+	Have    string // the release of the running kernel
+	Min     Version
+}
+
+func (e *NotSupportedError) Error() string {
+	return fmt.Sprintf("%s: %v: it has been there since Linux %s, this is %s", e.Feature, ErrNotSupported, e.Min, e.Have)
+}
+
+func (e *NotSupportedError) Unwrap() error { return ErrNotSupported }
+
+// Version is the part of a release that features are known by.
+type Version struct{ Major, Minor int }
+
+func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
+
+// AtLeast tells whether v is min or newer.
+func (v Version) AtLeast(min Version) bool {
+	return v.Major > min.Major || v.Major == min.Major && v.Minor >= min.Minor
+}
+
+// ParseRelease reads the version at the start of a release such as
+// "6.12.0-rc1-amd64" or "6.1".
+func ParseRelease(release string) (Version, error) {
+	major, rest, ok := strings.Cut(release, ".")
+	if !ok {
+		return Version{}, fmt.Errorf("kernel release %q: no version at its start", release)
+	}
+	minor := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789"))]
+	var v Version
+	var err1, err2 error
+	v.Major, err1 = strconv.Atoi(major)
+	v.Minor, err2 = strconv.Atoi(minor)
+	if err1 != nil || err2 != nil {
+		return Version{}, fmt.Errorf("kernel release %q: no version at its start", release)
+	}
+	return v, nil
+}
+
+// Release returns the release of the running kernel, as uname -r prints it.
+func Release() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", fmt.Errorf("uname: %w", err)
+	}
+	return unix.ByteSliceToString(u.Release[:]), nil
+}
+
+// Require returns a *NotSupportedError unless the running kernel is min or
+// newer.
+func Require(feature string, min Version) error {
+	release, err := Release()
+	if err != nil {
+		return err
+	}
+	return require(feature, min, release)
+}
+
+func require(feature string, min Version, release string) error {
+	have, err := ParseRelease(release)
+	if err != nil {
+		return err
+	}
+	if !have.AtLeast(min) {
+		return &NotSupportedError{feature, release, min}
+	}
+	return nil
+}

@@ -1,0 +1,223 @@
+package probe
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+	"time"
+	"unsafe"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"golang.org/x/sys/unix"
+)
+
+// ask is one question to the kernel.
+type ask struct {
+	ABI    string
+	Op     op
+	Family uint64 // with its high half
+	Type   int
+	Bind   afalg.Algorithm // on the socket, unless zero
+}
+
+// answer is what came of it.
+type answer struct {
+	OK     bool       `json:",omitempty"`
+	Errno  unix.Errno `json:",omitempty"`
+	Signal string     `json:",omitempty"` // the child died of it
+	Hung   bool       `json:",omitempty"` // no answer in time
+	Stage  stage      `json:",omitempty"` // where io_uring failed, before it made the call
+	Domain int        `json:",omitempty"` // of the socket; 0 if it could not be read
+	Bind   string     `json:",omitempty"` // "ok" or an errno
+}
+
+type stage string
+
+const (
+	stageSetup stage = "io_uring_setup"
+	stageMap   stage = "mmap"
+	stageEnter stage = "io_uring_enter"
+)
+
+func (a answer) String() string {
+	switch {
+	case a.OK:
+		return "ok"
+	case a.Hung:
+		return "timeout"
+	case a.Signal != "":
+		return a.Signal
+	}
+	return errnoName(a.Errno)
+}
+
+func (a answer) is(e unix.Errno) bool { return !a.OK && a.Signal == "" && !a.Hung && a.Errno == e }
+
+// denied tells whether the answer is a refusal: not a socket, not a shortage
+// that says nothing about policy, and no signal but the filter's.
+func (a answer) denied() bool {
+	if a.OK || a.Hung || a.Stage == stageMap || a.Signal != "" && a.Signal != "SIGSYS" {
+		return false
+	}
+	switch a.Errno {
+	case unix.ENOMEM, unix.ENOBUFS, unix.EMFILE, unix.ENFILE, unix.EAGAIN, unix.EINTR, unix.EFAULT:
+		return false
+	}
+	return true
+}
+
+// errnoName returns the symbolic name; of those with two, the socket layer's.
+func errnoName(e unix.Errno) string {
+	if e == unix.EOPNOTSUPP {
+		return "EOPNOTSUPP"
+	}
+	if name := unix.ErrnoName(e); name != "" {
+		return name
+	}
+	return fmt.Sprintf("errno %d", int(e))
+}
+
+// Answer is the child's side: it puts the questions in args, which Run made,
+// to the kernel, and writes one line of JSON for each. The process may die of
+// a question, and must end when Answer returns.
+func Answer(args []string, out io.Writer) error {
+	questions, err := decodeAsks(args)
+	if err != nil {
+		return err
+	}
+	prepare()
+	answers, thread := make(chan answer), make(chan int, 1)
+	go onOwnThread(func() {
+		thread <- unix.Gettid()
+		for _, q := range questions {
+			answers <- q.put()
+		}
+	})
+	return relay(<-thread, len(questions), answers, out)
+}
+
+// relay writes n answers of the asking thread. A filter may kill that thread
+// alone and leave the process, which then answers for it and ends.
+func relay(thread, n int, answers <-chan answer, out io.Writer) error {
+	enc := json.NewEncoder(out)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for n > 0 {
+		select {
+		case a := <-answers:
+			n--
+			if err := enc.Encode(a); err != nil {
+				return fmt.Errorf("writing an answer: %w", err)
+			}
+		case <-tick.C:
+			if unix.Tgkill(unix.Getpid(), thread, 0) == unix.ESRCH {
+				return enc.Encode(answer{Signal: "SIGSYS"})
+			}
+		}
+	}
+	return nil
+}
+
+// prepare makes the process die of the signals that answer a question, quietly,
+// where the Go runtime would print a traceback; and keeps the runtime going if
+// a thread is killed inside a system call that it does not know of.
+func prepare() {
+	debug.SetGCPercent(-1)
+	runtime.GOMAXPROCS(4)
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	// SIG_DFL is all zeros, whatever the layout of the kernel's struct sigaction.
+	var zero [64]byte
+	setSize := uintptr(8)
+	if runtime.GOARCH == "mips" || runtime.GOARCH == "mipsle" || runtime.GOARCH == "mips64" || runtime.GOARCH == "mips64le" {
+		setSize = 16
+	}
+	for _, sig := range []uintptr{uintptr(unix.SIGSYS), uintptr(unix.SIGSEGV)} {
+		unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&zero)), 0, setSize, 0, 0)
+	}
+}
+
+// onOwnThread runs f on a thread that is not the process's first: a first
+// thread that was killed stays as a zombie and looks alive.
+func onOwnThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); onOwnThread(f) }()
+	<-done
+}
+
+// put asks the kernel.
+func (q ask) put() answer {
+	abi, call := table([]string{q.ABI}), reach[q.ABI]
+	if len(abi) == 0 || call == nil {
+		return answer{Errno: unix.ENOTSUP, Stage: stageMap}
+	}
+	mem, err := lowPage()
+	if err != nil {
+		return answer{Errno: err.(unix.Errno), Stage: stageMap}
+	}
+	defer unix.Munmap(mem)
+	e := entry{abi[0], call, mem}
+	switch q.Op {
+	case opGetpid:
+		_, errno := call(uintptr(e.Bit|getpid[e.Name]), [6]uintptr{})
+		return answer{OK: errno == 0, Errno: errno}
+	case opSocket:
+		return q.made(e.syscall(e.Socket, uintptr(q.Family), uintptr(q.Type)))
+	case opSocketpair:
+		return q.paired(e.syscall(e.Socketpair, uintptr(q.Family), uintptr(q.Type), 0, e.address(0)))
+	case opSocketcallSocket:
+		e.words(pageArgs, uint32(q.Family), uint32(q.Type), 0)
+		return q.made(e.syscall(e.Socketcall, 1, e.address(pageArgs)))
+	case opSocketcallPair:
+		e.words(pageArgs, uint32(q.Family), uint32(q.Type), 0, uint32(e.address(0)))
+		return q.paired(e.syscall(e.Socketcall, 8, e.address(pageArgs)))
+	case opIOUring, opIOUringPoll:
+		fd, st, errno := e.ringSocket(q)
+		a := q.made(uintptr(fd), errno)
+		a.Stage = st
+		return a
+	}
+	return answer{Errno: unix.ENOTSUP, Stage: stageMap}
+}
+
+// getpid by the ABIs that are not the prober's own.
+var getpid = map[string]uint32{"i386": 20, "x32": 39}
+
+// paired answers for a socketpair call, whose descriptors nobody needs: what
+// is left of them ends with the child.
+func (q ask) paired(_ uintptr, errno unix.Errno) answer {
+	return answer{OK: errno == 0, Errno: errno}
+}
+
+// made answers for a call that returns a socket.
+func (q ask) made(r uintptr, errno unix.Errno) answer {
+	if errno != 0 {
+		return answer{Errno: errno}
+	}
+	fd := int(int32(r))
+	defer unix.Close(fd)
+	a := answer{OK: true}
+	a.Domain, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if q.Bind != (afalg.Algorithm{}) {
+		a.Bind = bind(fd, q.Bind)
+	}
+	return a
+}
+
+// bind returns "ok" or an errno.
+func bind(fd int, alg afalg.Algorithm) string {
+	switch err := unix.Bind(fd, &unix.SockaddrALG{Type: string(alg.Type), Name: alg.Name}).(type) {
+	case nil:
+		return "ok"
+	case unix.Errno:
+		return errnoName(err)
+	default:
+		return "EINVAL"
+	}
+}
