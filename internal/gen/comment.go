@@ -1,0 +1,68 @@
+package gen
+
+import (
+	"strings"
+	"unicode"
+
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+)
+
+// commentWidth is where the lines of a generated comment end, in bytes; a
+// longer word stands alone.
+const commentWidth = 78
+
+// header is the comment that starts an output: what made it, what it is, and
+// the gaps. Each paragraph is wrapped; none can leave its comment, whatever
+// the names in it hold.
+func (c Common) header(p *plan.Plan, notes []string, gaps []Gap) string {
+	var b strings.Builder
+	comment(&b, "# ", "# ", c.provenance(p))
+	for _, note := range notes {
+		comment(&b, "# ", "# ", note)
+	}
+	if len(gaps) > 0 {
+		comment(&b, "# ", "# ", "What this file cannot express of the policy:")
+	}
+	for _, g := range gaps {
+		comment(&b, "# - ", "#   ", g.String())
+	}
+	return b.String()
+}
+
+// comment writes a paragraph, its first line behind first and the others
+// behind rest.
+func comment(b *strings.Builder, first, rest, text string) {
+	for i, line := range wrap(visible(text), commentWidth-len(first)) {
+		if i == 0 {
+			b.WriteString(first)
+		} else {
+			b.WriteString(rest)
+		}
+		b.WriteString(line)
+		b.WriteByte('\n')
+	}
+}
+
+// wrap breaks a text at white space.
+func wrap(text string, width int) []string {
+	var lines []string
+	for _, word := range strings.Fields(text) {
+		last := len(lines) - 1
+		if last >= 0 && len(lines[last])+1+len(word) <= width {
+			lines[last] += " " + word
+		} else {
+			lines = append(lines, word)
+		}
+	}
+	return lines
+}
+
+// visible makes white space of what a terminal or a parser would not show.
+func visible(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsGraphic(r) {
+			return ' '
+		}
+		return r
+	}, text)
+}

@@ -1,0 +1,269 @@
+package gen
+
+import (
+	"fmt"
+	"github.com/afalg-policy/afalg-policy/internal/profile"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+)
+
+// Socketcall says what becomes of the 32-bit multiplexer, whose family is
+// behind a pointer that seccomp cannot follow.
+type Socketcall string
+
+const (
+	SocketcallDeny Socketcall = "deny"
+	SocketcallKeep Socketcall = "keep"
+)
+
+// The numbers of socketcall(2) that reach a family (linux/net.h).
+var socketcallFamilies = []uint64{1, 8} // SYS_SOCKET, SYS_SOCKETPAIR
+
+var ioUringCalls = []string{"io_uring_setup", "io_uring_enter", "io_uring_register"}
+
+// lowWord masks the half of an argument that the kernel reads as an int.
+const lowWord = 0xffffffff
+
+// closing is what a profile is hardened against.
+type closing struct {
+	families   []uint32 // closed for socketpair, and for socket unless granted
+	errno      uint
+	socketcall Socketcall
+	granted    bool // socket(AF_ALG) stays open
+}
+
+// change tells what hardening did to a base, as far as gaps depend on it.
+type change struct {
+	highbits   bool // other families lost calls with high bits
+	socketRest bool // of socket
+	socketcall bool // the base let socketcall through
+}
+
+// isPermissive lists the actions after which the call may run.
+func isPermissive(a specs.LinuxSeccompAction) bool {
+	switch a {
+	case specs.ActAllow, specs.ActLog, specs.ActTrace, specs.ActNotify:
+		return true
+	}
+	return false
+}
+
+// harden returns the profile with every route closed. libseccomp unites the
+// rules of a profile, so that a denial inside a wider permission does nothing:
+// permissions are rewritten to leave the families out, and a denial only
+// chooses the errno. The base is not changed.
+func harden(base *profile.Profile, c closing) (*profile.Profile, change, error) {
+	if err := checkBase(base); err != nil {
+		return nil, change{}, err
+	}
+	out := *base
+	touched, rest := split(base.Syscalls)
+	h := hardener{closing: c, base: base}
+	rules := h.socketcallRules(touched["socketcall"])
+	for _, name := range []string{"socket", "socketpair"} {
+		r, err := h.familyRules(name, touched[name])
+		if err != nil {
+			return nil, change{}, err
+		}
+		rules = append(rules, r...)
+	}
+	for _, name := range ioUringCalls {
+		rules = append(rules, h.ioUringRules(name, touched[name])...)
+	}
+	out.Syscalls = append(rules, rest...)
+	return &out, h.change, nil
+}
+
+// checkBase refuses what cannot be hardened.
+func checkBase(p *profile.Profile) error {
+	if p.ListenerPath != "" {
+		return fmt.Errorf("the profile has a listener of its own (%s): what it answers cannot be proved", p.ListenerPath)
+	}
+	if p.DefaultAction == specs.ActNotify {
+		return fmt.Errorf("the default action is SCMP_ACT_NOTIFY: no runtime loads such a profile")
+	}
+	if !knownAction(p.DefaultAction) {
+		return fmt.Errorf("unknown default action %q", p.DefaultAction)
+	}
+	for i, r := range p.Syscalls {
+		at := func(format string, args ...any) error {
+			return fmt.Errorf("syscalls[%d] (%s): %s", i, r.Names[0], fmt.Sprintf(format, args...))
+		}
+		if !knownAction(r.Action) {
+			return at("unknown action %q", r.Action)
+		}
+		if r.Action == specs.ActNotify {
+			return at("SCMP_ACT_NOTIFY hands the call to a listener, whose answers cannot be proved")
+		}
+		for _, a := range r.Args {
+			if a.Index > 5 {
+				return at("argument index %d: system calls have arguments 0 to 5", a.Index)
+			}
+			if _, err := matches(a, 0); err != nil {
+				return at("%v", err)
+			}
+		}
+	}
+	return nil
+}
+
+func knownAction(a specs.LinuxSeccompAction) bool {
+	switch a {
+	case specs.ActKill, specs.ActKillThread, specs.ActKillProcess, specs.ActTrap, specs.ActErrno:
+		return true
+	}
+	return isPermissive(a)
+}
+
+// split takes the rules of the calls that hardening is about out of a profile,
+// one name and one set of comparisons each.
+func split(rules []profile.Rule) (touched map[string][]profile.Rule, rest []profile.Rule) {
+	touched = map[string][]profile.Rule{}
+	ours := append([]string{"socket", "socketpair", "socketcall"}, ioUringCalls...)
+	for _, r := range rules {
+		names := slices.Clone(r.Names)
+		for _, name := range ours {
+			if !slices.Contains(names, name) {
+				continue
+			}
+			names = slices.DeleteFunc(names, func(n string) bool { return n == name })
+			for _, args := range alternatives(r.Args) {
+				one := r
+				one.Names, one.Args = []string{name}, args
+				touched[name] = append(touched[name], one)
+			}
+		}
+		if len(names) > 0 {
+			r.Names = names
+			rest = append(rest, r)
+		}
+	}
+	return touched, rest
+}
+
+// alternatives splits comparisons as the runtimes do: where an argument stands
+// twice, each comparison becomes a rule.
+func alternatives(args []specs.LinuxSeccompArg) [][]specs.LinuxSeccompArg {
+	seen := map[uint]bool{}
+	for _, a := range args {
+		if seen[a.Index] {
+			var each [][]specs.LinuxSeccompArg
+			for _, a := range args {
+				each = append(each, []specs.LinuxSeccompArg{a})
+			}
+			return each
+		}
+		seen[a.Index] = true
+	}
+	return [][]specs.LinuxSeccompArg{args}
+}
+
+type hardener struct {
+	closing
+	base   *profile.Profile
+	change change
+}
+
+// deny makes an ERRNO rule, or none where the runtimes would drop it as equal
+// to the default action.
+func (h *hardener) deny(comment, name string, errno uint, args ...specs.LinuxSeccompArg) []profile.Rule {
+	if h.isDefault(errno) {
+		return nil
+	}
+	return []profile.Rule{{
+		Comment: comment, Names: []string{name}, Action: specs.ActErrno, ErrnoRet: &errno, Args: args,
+	}}
+}
+
+func (h *hardener) isDefault(errno uint) bool {
+	if h.base.DefaultAction != specs.ActErrno {
+		return false
+	}
+	def := uint(unix.EPERM)
+	if h.base.DefaultErrnoRet != nil {
+		def = *h.base.DefaultErrnoRet
+	}
+	return def == errno
+}
+
+// socketcallRules must come first: an unconditional rule swallows the ones
+// that libseccomp adds for socketcall when it sees a condition on socket.
+func (h *hardener) socketcallRules(base []profile.Rule) []profile.Rule {
+	const why = "afalg-policy: the family is behind a pointer, which seccomp cannot read"
+	permissive := slices.ContainsFunc(base, func(r profile.Rule) bool { return isPermissive(r.Action) })
+	if isPermissive(h.base.DefaultAction) {
+		h.change.socketcall = true
+		if h.socketcall == SocketcallKeep {
+			return base
+		}
+		rules := denials(base)
+		for _, call := range socketcallFamilies {
+			rules = append(rules, h.deny(why, "socketcall", h.errno, lowEquals(call))...)
+		}
+		return rules
+	}
+	h.change.socketcall = permissive
+	if h.socketcall == SocketcallKeep && permissive {
+		return base
+	}
+	errno := h.errno
+	if h.isDefault(errno) {
+		// Equal to the default it would be dropped, and libseccomp's own rule
+		// would open the call.
+		errno = uint(unix.ENOSYS)
+	}
+	if h.isDefault(errno) {
+		errno = uint(unix.EPERM)
+	}
+	return h.deny(why, "socketcall", errno)
+}
+
+// ioUringRules close a call altogether. ENOSYS is what a kernel without
+// io_uring answers.
+func (h *hardener) ioUringRules(name string, base []profile.Rule) []profile.Rule {
+	const why = "afalg-policy: io_uring makes sockets that seccomp does not see"
+	if !isPermissive(h.base.DefaultAction) {
+		if !slices.ContainsFunc(base, func(r profile.Rule) bool { return isPermissive(r.Action) }) {
+			return base
+		}
+		return h.deny(why, name, uint(unix.ENOSYS))
+	}
+	if name == ioUringCalls[0] {
+		// libseccomp 2.5.4 to 2.6.1 compile a list without any unconditional
+		// rule of the ABI to code that never loads the call number.
+		return h.deny(why, name, uint(unix.ENOSYS))
+	}
+	// Always true. libseccomp asks for the calls with the fewest comparisons
+	// first, and socket is the one that must not wait behind these.
+	always := func(index uint) specs.LinuxSeccompArg {
+		return specs.LinuxSeccompArg{Index: index, Op: specs.OpGreaterEqual}
+	}
+	return h.deny(why, name, uint(unix.ENOSYS), always(0), always(1))
+}
+
+func denials(rules []profile.Rule) []profile.Rule {
+	return slices.DeleteFunc(slices.Clone(rules), func(r profile.Rule) bool { return isPermissive(r.Action) })
+}
+
+// equals is one family as every runtime compares it: on all 64 bits.
+func equals(v uint64) specs.LinuxSeccompArg {
+	return specs.LinuxSeccompArg{Index: 0, Op: specs.OpEqualTo, Value: v}
+}
+
+// lowEquals compares the int that the kernel takes. Runtimes disagree on the
+// order of the operands of a masked comparison, so it only ever denies.
+func lowEquals(v uint64) specs.LinuxSeccompArg {
+	return specs.LinuxSeccompArg{Index: 0, Op: specs.OpMaskedEqual, Value: lowWord, ValueTwo: v}
+}
+
+// closed lists the families that are closed for a call.
+func (h *hardener) closed(name string) []uint32 {
+	if !h.granted || name != "socket" {
+		return h.families
+	}
+	return slices.DeleteFunc(slices.Clone(h.families), func(f uint32) bool { return f == afalg.Family })
+}

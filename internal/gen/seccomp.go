@@ -1,0 +1,171 @@
+package gen
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/profile"
+	"github.com/afalg-policy/afalg-policy/internal/seccomp"
+)
+
+// Format is a seccomp profile's file format.
+type Format string
+
+const (
+	// FormatOCI is resolved for one host: what runtimes and containerd's
+	// Localhost profiles take.
+	FormatOCI Format = "oci"
+	// FormatDocker keeps the conditions: what Docker, Podman and CRI-O take.
+	FormatDocker Format = "docker"
+)
+
+// SeccompOptions are the inputs of the seccomp and oci targets.
+type SeccompOptions struct {
+	Common
+	// Base is the profile to harden, in either format. Nil is the Docker
+	// default for the oci target.
+	Base       []byte
+	Format     Format
+	Socketcall Socketcall
+	Host       profile.Host
+}
+
+// Seccomp hardens a profile. What it returns has been compiled as each runtime
+// compiles it, and the programs asked every route.
+func Seccomp(p *plan.Plan, o SeccompOptions) ([]File, []Gap, error) {
+	base, err := profile.Parse(o.Base)
+	if err != nil {
+		return nil, nil, err
+	}
+	hardened, gaps, err := hardenFor(p, base, o)
+	if err != nil {
+		return nil, gaps, err
+	}
+	var out any = withRecord(hardened, o.provenance(p)+"; proved with libseccomp "+seccomp.Version(), gaps)
+	if o.Format == FormatOCI {
+		if out, err = hardened.Resolve(o.Host); err != nil {
+			return nil, nil, err
+		}
+	}
+	data, err := profile.EncodeJSON(out)
+	if err != nil {
+		return nil, nil, err
+	}
+	return []File{{Path: "seccomp.json", Data: data}}, gaps, nil
+}
+
+// Harden hardens a profile that is resolved already; nil stands for the Docker
+// default on o.Host.
+func Harden(p *plan.Plan, base *specs.LinuxSeccomp, o SeccompOptions) (*specs.LinuxSeccomp, []Gap, error) {
+	var src []byte
+	var err error
+	if base == nil {
+		src, err = profile.Docker()
+	} else {
+		src, err = json.Marshal(base)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the base profile: %w", err)
+	}
+	parsed, err := profile.Parse(src)
+	if err != nil {
+		return nil, nil, err
+	}
+	o.Format = FormatOCI
+	hardened, gaps, err := hardenFor(p, parsed, o)
+	if err != nil {
+		return nil, gaps, err
+	}
+	out, err := hardened.Resolve(o.Host)
+	return out, gaps, err
+}
+
+func hardenFor(p *plan.Plan, base *profile.Profile, o SeccompOptions) (*profile.Profile, []Gap, error) {
+	c := closing{
+		families:   closedFamilies(p),
+		errno:      uint(p.SocketErrno.Number),
+		socketcall: o.Socketcall,
+		granted:    len(o.Grants) > 0,
+	}
+	hardened, ch, err := harden(base, c)
+	if err != nil {
+		return nil, nil, fmt.Errorf("hardening the base profile: %w", err)
+	}
+	gaps, err := seccompGaps(p, base, c, ch, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := o.settle(gaps); err != nil {
+		return nil, gaps, err
+	}
+	return hardened, gaps, proveAll(hardened, c, o)
+}
+
+// closedFamilies lists AF_ALG and the further families of a plan, sorted.
+func closedFamilies(p *plan.Plan) []uint32 {
+	families := []uint32{afalg.Family}
+	for _, f := range p.Families {
+		families = append(families, f.Number)
+	}
+	slices.Sort(families)
+	return slices.Compact(families)
+}
+
+// withRecord puts what made the profile into the comment of its first rule,
+// the only place in the format for it.
+func withRecord(p *profile.Profile, made string, gaps []Gap) *profile.Profile {
+	out := *p
+	out.Syscalls = slices.Clone(p.Syscalls)
+	if len(out.Syscalls) == 0 {
+		return &out
+	}
+	first := &out.Syscalls[0]
+	record := []string{made}
+	for _, g := range gaps {
+		record = append(record, g.String())
+	}
+	if first.Comment != "" {
+		record = append(record, first.Comment)
+	}
+	first.Comment = strings.Join(record, "; ")
+	return &out
+}
+
+// proveAll proves a profile for every machine that it is for: the one of the
+// host where it is resolved, each that it names otherwise.
+func proveAll(p *profile.Profile, c closing, o SeccompOptions) error {
+	hosts := []profile.Host{o.Host}
+	if o.Format == FormatDocker {
+		hosts = hostsOf(p, o.Host)
+	}
+	return inParallel(len(hosts), func(i int) error { return prove(p, hosts[i], c) })
+}
+
+// hostsOf lists the hosts for which a conditional profile is proved: each
+// machine with every capability that a condition names, and with none if a
+// condition is about a call that reaches AF_ALG.
+func hostsOf(p *profile.Profile, h profile.Host) []profile.Host {
+	natives := p.Natives()
+	if len(natives) == 0 {
+		natives = []specs.Arch{h.Arch}
+	}
+	touched, _ := split(p.Syscalls)
+	conditional := false
+	for _, rules := range touched {
+		conditional = conditional || slices.ContainsFunc(rules, func(r profile.Rule) bool { return r.Conditional() })
+	}
+	var hosts []profile.Host
+	for _, a := range natives {
+		hosts = append(hosts, profile.Host{Arch: a, Caps: p.Caps(), Kernel: h.Kernel})
+		if conditional {
+			hosts = append(hosts, profile.Host{Arch: a, Kernel: h.Kernel})
+		}
+	}
+	return hosts
+}
