@@ -1,0 +1,102 @@
+package vmtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/afalg-policy/afalg-policy/internal/vmtest/wire"
+)
+
+// bootModules reach the host: its root by 9p, the test by a virtio port.
+var bootModules = []string{"virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"}
+
+// initramfs builds the archive that the kernel unpacks and starts: the agent,
+// its configuration, and the modules that it loads.
+func (k kernel) initramfs(systemd bool) ([]byte, error) {
+	agent, err := buildAgent()
+	if err != nil {
+		return nil, err
+	}
+	config, err := json.Marshal(wire.Config{ModuleTree: k.modules, Systemd: systemd})
+	if err != nil {
+		return nil, err
+	}
+	modules, err := k.closure(bootModules...)
+	if err != nil {
+		return nil, err
+	}
+	var a archive
+	a.dir(wire.ModulesDir)
+	a.file("/init", 0o755, agent)
+	a.file(wire.ConfigPath, 0o644, config)
+	for i, file := range modules {
+		data, err := k.readModule(file)
+		if err != nil {
+			return nil, err
+		}
+		a.file(path.Join(wire.ModulesDir, fmt.Sprintf("%02d-%s.ko", i, moduleName(file))), 0o644, data)
+	}
+	return a.finish(), nil
+}
+
+// buildAgent compiles the test machine's agent, once.
+var buildAgent = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "vmtest")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "agent")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary,
+		"github.com/afalg-policy/afalg-policy/internal/vmtest/guest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // static: the initramfs holds no libraries
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the agent: %w\n%s", err, out)
+	}
+	return os.ReadFile(binary)
+})
+
+// archive is a cpio archive in the "newc" format, the one that the kernel
+// reads (Documentation/driver-api/early-userspace/buffer-format.rst).
+type archive struct {
+	buf    bytes.Buffer
+	inodes int
+}
+
+const (
+	modeDir     = 0o040000
+	modeRegular = 0o100000
+)
+
+func (a *archive) dir(name string)                            { a.entry(name, modeDir|0o755, nil) }
+func (a *archive) file(name string, mode uint32, data []byte) { a.entry(name, modeRegular|mode, data) }
+
+func (a *archive) entry(name string, mode uint32, data []byte) {
+	name = strings.TrimPrefix(name, "/")
+	a.inodes++
+	const links = 1
+	fmt.Fprintf(&a.buf, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\x00",
+		a.inodes, mode, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(name)+1, 0, name)
+	a.align()
+	a.buf.Write(data)
+	a.align()
+}
+
+// align pads to the four bytes at which names end and data begins.
+func (a *archive) align() {
+	for a.buf.Len()%4 != 0 {
+		a.buf.WriteByte(0)
+	}
+}
+
+func (a *archive) finish() []byte {
+	a.entry("TRAILER!!!", 0, nil)
+	return a.buf.Bytes()
+}
