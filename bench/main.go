@@ -1,0 +1,162 @@
+// Bench prints what a generated filter costs: the BPF instructions that one
+// call executes under it, beside those under its base, and what that is in
+// time on this machine, as a ratio measured in one run.
+//
+//	go run ./bench            the tables
+//	go run ./bench -rounds 9  more rounds for the times
+//	go run ./bench -verify    what a proof costs, and how it grows
+package main
+
+import (
+	"flag"
+	"fmt"
+	"github.com/afalg-policy/afalg-policy/internal/profile"
+	"os"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/bpf"
+	"github.com/afalg-policy/afalg-policy/internal/seccomp"
+)
+
+// podmanProfile comes with Debian's golang-github-containers-common.
+const podmanProfile = "/usr/share/containers/seccomp.json"
+
+func main() {
+	if os.Getenv(childVariable) != "" {
+		os.Exit(child())
+	}
+	rounds := flag.Int("rounds", 5, "rounds of timing, each profile in turn; the median counts")
+	proofs := flag.Bool("verify", false, "print what proofs cost instead")
+	flag.Parse()
+	work := run
+	if *proofs {
+		work = benchVerify
+	}
+	if err := work(*rounds); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(rounds int) error {
+	profiles, err := profilePairs()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("instructions executed for one call (x86-64, as runc compiles, libseccomp %s)\n\n", seccomp.Version())
+	if err := printCounts(profiles); err != nil {
+		return err
+	}
+	times, err := measure(profiles, rounds)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\ntime for one call under the hardened profile, as a ratio to its base: median of %d rounds\n\n", rounds)
+	printTimes(profiles, times)
+	return nil
+}
+
+// pair is a base profile and its hardened form, compiled.
+type pair struct {
+	name           string
+	base, hardened bpf.Program
+}
+
+func profilePairs() ([]pair, error) {
+	docker, err := profile.Docker()
+	if err != nil {
+		return nil, err
+	}
+	none, err := profile.AllowAll(specs.ArchX86_64)
+	if err != nil {
+		return nil, err
+	}
+	podman, err := os.ReadFile(podmanProfile)
+	if err != nil {
+		return nil, fmt.Errorf("the podman profile (Debian package golang-github-containers-common): %w", err)
+	}
+	var pairs []pair
+	for _, b := range []struct {
+		name string
+		src  []byte
+		caps []string
+	}{
+		{"docker", docker, profile.DefaultCaps()},
+		{"podman", podman, []string{"CAP_CHOWN"}},
+		{"podman, CAP_AUDIT_WRITE", podman, profile.DefaultCaps()},
+		{"none", none, nil},
+	} {
+		p, err := compilePair(b.name, b.src, profile.Host{Arch: specs.ArchX86_64, Caps: b.caps})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", b.name, err)
+		}
+		pairs = append(pairs, p)
+	}
+	return pairs, nil
+}
+
+// call is one system call with arguments that a filter may look at.
+type call struct {
+	name string
+	nr   uint32
+	args [6]uint64
+}
+
+var calls = []call{
+	{"socket(AF_UNIX)", unix.SYS_SOCKET, [6]uint64{unix.AF_UNIX, unix.SOCK_STREAM}},
+	{"socket(AF_INET)", unix.SYS_SOCKET, [6]uint64{unix.AF_INET, unix.SOCK_STREAM}},
+	{"socket(AF_INET6)", unix.SYS_SOCKET, [6]uint64{unix.AF_INET6, unix.SOCK_STREAM}},
+	{"socket(AF_NETLINK)", unix.SYS_SOCKET, [6]uint64{unix.AF_NETLINK, unix.SOCK_RAW}},
+	{"read", unix.SYS_READ, [6]uint64{}},
+	{"write", unix.SYS_WRITE, [6]uint64{}},
+	{"openat", unix.SYS_OPENAT, [6]uint64{}},
+	{"futex", unix.SYS_FUTEX, [6]uint64{}},
+	{"bind", unix.SYS_BIND, [6]uint64{}},
+}
+
+func printCounts(pairs []pair) error {
+	t := newTable()
+	header := table.Row{"call"}
+	total := table.Row{"instructions in all"}
+	for _, p := range pairs {
+		header = append(header, p.name, "hardened")
+		total = append(total, len(p.base), fmt.Sprintf("%d (%+d)", len(p.hardened), len(p.hardened)-len(p.base)))
+	}
+	t.AppendHeader(header)
+	t.AppendRow(total)
+	for _, c := range calls {
+		row := table.Row{c.name}
+		for _, p := range pairs {
+			before, err := executed(p.base, c)
+			if err != nil {
+				return err
+			}
+			after, err := executed(p.hardened, c)
+			if err != nil {
+				return err
+			}
+			row = append(row, before, fmt.Sprintf("%d (%+d)", after, after-before))
+		}
+		t.AppendRow(row)
+	}
+	t.Render()
+	return nil
+}
+
+func executed(p bpf.Program, c call) (int, error) {
+	_, n, err := p.Run(bpf.Data{Arch: unix.AUDIT_ARCH_X86_64, Nr: c.nr, Args: c.args}, bpf.EndianOf(false))
+	if err != nil {
+		return 0, fmt.Errorf("running the filter on %s: %w", c.name, err)
+	}
+	return n, nil
+}
+
+func newTable() table.Writer {
+	t := table.NewWriter()
+	t.SetOutputMirror(os.Stdout)
+	t.SetStyle(table.StyleLight)
+	return t
+}
