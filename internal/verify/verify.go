@@ -62,7 +62,7 @@ type Options struct {
 
 // callBudget keeps all routes of a program that was built against proofs below
 // two seconds. It is a hundred times what compiled profiles take.
-const callBudget = bpf.DefaultBudget / 6
+const callBudget = bpf.DefaultBudget / 12
 
 // Question is a set of calls to ask a filter about.
 type Question struct {

@@ -1,0 +1,222 @@
+package verify
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/bpf"
+	"github.com/afalg-policy/afalg-policy/internal/profile"
+	"github.com/afalg-policy/afalg-policy/internal/seccomp"
+)
+
+// Build is a program that was compiled from a document.
+type Build struct {
+	Host    profile.Host
+	Runtime seccomp.Runtime
+	Program *seccomp.Program
+}
+
+func (b Build) String() string {
+	return fmt.Sprintf("%s, libseccomp %s, level %d, %s", b.Runtime, seccomp.Version(), b.Program.Level, profile.ShortName(b.Host.Arch))
+}
+
+// Lint lists what the text gets wrong, as far as the machines of the builds
+// are concerned, in the order of the text. What a filter does is asked of the
+// programs, with memo's help: routes are asked about again later.
+func (d *Document) Lint(builds []Build, memo *Memo) ([]Finding, error) {
+	if d.Profile == nil {
+		return []Finding{d.unfiltered()}, nil
+	}
+	l := &linter{d: d, memo: memo}
+	l.keys()
+	for _, b := range builds {
+		if err := l.lint(b); err != nil {
+			return nil, err
+		}
+	}
+	return sortFindings(l.found), nil
+}
+
+func (d *Document) unfiltered() Finding {
+	line, column := d.at("")
+	return Finding{ruleUnfiltered, Error, line, column,
+		"no linux.seccomp: the container runs without a filter",
+		"write one with afalg-policy generate oci"}
+}
+
+// at gives the place of a value of the profile, or of the innermost object
+// around it that exists.
+func (d *Document) at(path string) (line, column int) {
+	path = d.prefix + path
+	v := d.root.Find(path)
+	for v == nil && path != "" {
+		path = path[:strings.LastIndexByte(path, '/')]
+		v = d.root.Find(path)
+	}
+	return d.place(v.StartOffset)
+}
+
+func (d *Document) place(offset int) (line, column int) {
+	before := d.src[:offset]
+	lineStart := bytes.LastIndexByte(before, '\n') + 1
+	return bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(before[lineStart:]) + 1
+}
+
+type linter struct {
+	d     *Document
+	memo  *Memo
+	build Build
+	rules []placed // those that hold on the machine and are not skipped
+	found []Finding
+}
+
+// placed is a rule and its index in the text.
+type placed struct {
+	profile.Rule
+	index int
+}
+
+func (r placed) path() string { return fmt.Sprintf("/syscalls/%d", r.index) }
+
+func (l *linter) add(rule string, level Level, path, fix, format string, args ...any) {
+	line, column := l.d.at(path)
+	l.found = append(l.found, Finding{rule, level, line, column, fmt.Sprintf(format, args...), fix})
+}
+
+func (l *linter) lint(b Build) error {
+	l.build, l.rules = b, nil
+	for i, r := range l.d.Profile.Syscalls {
+		holds, err := r.Applies(b.Host)
+		if err != nil {
+			return fmt.Errorf("syscalls[%d]: %w", i, err)
+		}
+		if !holds {
+			continue
+		}
+		if l.unknownCalls(placed{r, i}); l.equalsDefault(placed{r, i}) {
+			continue
+		}
+		l.rules = append(l.rules, placed{r, i})
+	}
+	for _, r := range l.rules {
+		l.comparisons(r)
+	}
+	l.architectures()
+	return l.askProgram()
+}
+
+// permissiveness orders actions as the kernel does, the most permissive last.
+// It is -1 for what is no action.
+func permissiveness(a specs.LinuxSeccompAction) int {
+	return slices.Index(actionOrder, a)
+}
+
+var actionOrder = []specs.LinuxSeccompAction{
+	bpf.KillProcess: specs.ActKillProcess,
+	bpf.KillThread:  specs.ActKillThread,
+	bpf.Trap:        specs.ActTrap,
+	bpf.Errno:       specs.ActErrno,
+	bpf.UserNotif:   specs.ActNotify,
+	bpf.Trace:       specs.ActTrace,
+	bpf.Log:         specs.ActLog,
+	bpf.Allow:       specs.ActAllow,
+}
+
+func normal(a specs.LinuxSeccompAction) specs.LinuxSeccompAction {
+	if a == specs.ActKill {
+		return specs.ActKillThread
+	}
+	return a
+}
+
+// opens tells whether a rule lets through what the default does not.
+func (l *linter) opens(r placed) bool {
+	return permissiveness(normal(r.Action)) > permissiveness(normal(l.d.Profile.DefaultAction))
+}
+
+// closes tells whether a rule keeps back what the default lets through.
+func (l *linter) closes(r placed) bool {
+	return permissiveness(normal(r.Action)) < permissiveness(normal(l.d.Profile.DefaultAction))
+}
+
+func (l *linter) equalsDefault(r placed) bool {
+	p := l.d.Profile
+	if normal(r.Action) != normal(p.DefaultAction) || hasErrno(r.Action) && errnoOf(r.ErrnoRet) != errnoOf(p.DefaultErrnoRet) {
+		return false
+	}
+	level, fix := Note, "remove the rule"
+	if slices.ContainsFunc(r.Names, reachesSocket) {
+		level, fix = Warning, "if the call is to be denied, see that no other rule allows it more widely; then remove this one"
+	}
+	l.add(ruleDefault, level, r.path()+"/action", fix,
+		"the rule for %s is skipped: its action is the default action", list(r.Names))
+	return true
+}
+
+func hasErrno(a specs.LinuxSeccompAction) bool { return a == specs.ActErrno || a == specs.ActTrace }
+
+// errnoOf fills in what the runtimes do.
+func errnoOf(n *uint) uint {
+	if n == nil {
+		return uint(unix.EPERM)
+	}
+	return *n
+}
+
+// reachesSocket tells whether a call belongs to a route.
+func reachesSocket(call string) bool {
+	return familyArgument(call) || call == "socketcall" || strings.HasPrefix(call, "io_uring_")
+}
+
+func list(names []string) string {
+	const most = 4
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+func (l *linter) unknownCalls(r placed) {
+	unknown := slices.DeleteFunc(slices.Clone(r.Names), seccomp.Known)
+	if len(unknown) == 0 {
+		return
+	}
+	level := Note
+	if l.closes(r) {
+		level = Warning
+	}
+	first := slices.Index(r.Names, unknown[0])
+	l.add(ruleUnknownCall, level, fmt.Sprintf("%s/names/%d", r.path(), first),
+		"correct the name, or see that the hosts have a libseccomp that knows it",
+		"libseccomp %s does not know %s: the runtimes skip it, and the default action holds", seccomp.Version(), list(unknown))
+}
+
+// keys reports what the runtimes ignore.
+func (l *linter) keys() {
+	walkKeys(l.d.profileValue(), l.d.profileType(), l.d.prefix, func(k key) {
+		if _, ok := k.fields[k.name]; ok {
+			return
+		}
+		rule, level, fix, where := ruleUnknownKey, Warning, "correct the key, or remove it", "here"
+		if l.d.Kind == KindConfig && slices.Contains(dockerKeys, k.name) {
+			rule, level, fix, where = ruleKeyOfAnother, Error, "resolve the profile for the machine: afalg-policy generate oci", "in a config.json"
+		}
+		if isRemark(k.name) {
+			level = Note
+		}
+		line, column := l.d.place(k.offset)
+		l.found = append(l.found, Finding{rule, level, line, column,
+			fmt.Sprintf("the runtimes know no key %q %s, and ignore it", k.name, where), fix})
+	})
+}
+
+// isRemark tells of keys that are not meant to do anything.
+func isRemark(key string) bool {
+	return key == "comment" || key == "description" || strings.HasPrefix(key, "$") || strings.HasPrefix(key, "//")
+}
