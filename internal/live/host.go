@@ -1,0 +1,71 @@
+package live
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Host is every process of a host.
+type Host struct {
+	Processes []Process // by PID
+	// Unread lists the processes that could not be asked: nothing is known of
+	// them.
+	Unread []Unread
+	// Took is how long the reading took.
+	Took time.Duration
+}
+
+// Unread is a process that could not be asked, and why.
+type Unread struct {
+	PID     int
+	Command string
+	Err     error
+}
+
+// All reads the filters of every process of the host but kernel threads and
+// zombies. Equal stacks are shared between processes. The error is about the
+// host as a whole: that of a process is in Unread.
+func All() (Host, error) {
+	var h Host
+	var err error
+	start := time.Now()
+	onThread(func() { h, err = newReader().all() })
+	h.Took = time.Since(start)
+	return h, err
+}
+
+// all gives each thread less time to stop than Read does: there may be many
+// that do not.
+func (r *reader) all() (h Host, err error) {
+	r.total = 200 * time.Millisecond
+	pids, err := numbers("/proc")
+	if err != nil {
+		return h, generalErrorf("list the processes: %w", err)
+	}
+	for _, pid := range pids {
+		s, err := readStatus(procPath(pid))
+		if errors.Is(err, errGone) || err == nil && s.usable(pid) != nil {
+			continue
+		}
+		var p Process
+		if err == nil {
+			p, err = r.process(pid)
+		}
+		var unable *HostError
+		switch {
+		case err == nil:
+			h.Processes = append(h.Processes, p)
+		case errors.Is(err, errGone):
+		case errors.As(err, &unable) && unable.General:
+			return h, fmt.Errorf("read the filters of process %d: %w", pid, err)
+		default:
+			h.Unread = append(h.Unread, Unread{pid, s.name, err})
+		}
+	}
+	if len(h.Processes) == 0 {
+		return h, generalErrorf("no process is to be seen in /proc of process %d", os.Getpid())
+	}
+	return h, nil
+}

@@ -1,0 +1,172 @@
+package live
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/bpf"
+)
+
+// onThread runs f on an operating system thread that ends with it. ptrace
+// belongs to the thread that called it, and the end of that thread lets go of
+// whatever f left behind.
+func onThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() { // Go never ends the first thread
+			onThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+// errRefused is what the kernel answers for many reasons: see explain.
+var errRefused = errors.New("the kernel refused to trace it")
+
+// patience is how long a thread gets to stop. One that waits for a disk, or
+// for a child by vfork, stops only after that.
+type patience struct {
+	spin  time.Duration // without sleeping
+	total time.Duration
+}
+
+// whileStopped stops a thread, calls f, and lets the thread go on in the state
+// that it was in: a signal that it was about to take is delivered, and a
+// process that was stopped by a signal remains so. It must run by onThread.
+func (p patience) whileStopped(tid int, f func() error) error {
+	// Not PTRACE_ATTACH, which sends a signal; and no PTRACE_O_EXITKILL, so
+	// that the thread survives this program.
+	if err := ptrace(unix.PTRACE_SEIZE, tid, 0, 0); err != nil {
+		return attachError(err)
+	}
+	if err := ptrace(unix.PTRACE_INTERRUPT, tid, 0, 0); err != nil {
+		return attachError(err)
+	}
+	status, err := p.wait(tid)
+	if err != nil {
+		return err
+	}
+	err = f()
+	signal := uintptr(0)
+	if status>>16 == 0 { // no event of ptrace: on its way to a signal
+		signal = uintptr(status.StopSignal())
+	}
+	if detachErr := ptrace(unix.PTRACE_DETACH, tid, 0, signal); detachErr == unix.ESRCH {
+		// It was killed. Its parent hears of that when we have.
+		_, err = p.wait(tid)
+		return errors.Join(err, errGone)
+	} else if detachErr != nil {
+		return errors.Join(err, fmt.Errorf("let it go on: %w", detachErr))
+	}
+	return err
+}
+
+func attachError(err error) error {
+	if err == unix.ESRCH {
+		return errGone
+	}
+	if err == unix.EPERM || err == unix.EACCES {
+		return errRefused
+	}
+	return hostErrorf("trace it: %w", err)
+}
+
+// wait returns when the thread has stopped, or fails with errGone.
+func (p patience) wait(tid int) (unix.WaitStatus, error) {
+	for start := time.Now(); ; {
+		var status unix.WaitStatus
+		got, err := unix.Wait4(tid, &status, unix.WNOHANG|unix.WALL, nil)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.ECHILD || got == tid && !status.Stopped():
+			return status, errGone
+		case err != nil:
+			return status, hostErrorf("wait for it to stop: %w", err)
+		case got == tid:
+			return status, nil
+		}
+		switch waited := time.Since(start); {
+		case waited > p.total:
+			return status, hostErrorf("it did not stop within %v: it is in an uninterruptible call (a disk, a vfork); try again later", p.total)
+		case waited > p.spin:
+			time.Sleep(p.spin)
+		default:
+			runtime.Gosched()
+		}
+	}
+}
+
+// filters reads the programs of a stopped thread, the oldest first.
+func (r *reader) filters(dir string, tid int) (bpf.Filter, error) {
+	s, err := readStatus(dir)
+	if err != nil {
+		return nil, err
+	}
+	var f bpf.Filter
+	for {
+		n, err := r.program(tid, len(f))
+		if err == unix.ENOENT {
+			break
+		}
+		if err != nil {
+			return nil, filterError(err)
+		}
+		p := bpf.Program(slices.Clone(r.buffer[:n]))
+		if err := p.Check(); err != nil {
+			return nil, hostErrorf("filter %d, as the kernel tells it: %w", len(f)+1, err)
+		}
+		f = append(f, p)
+	}
+	if len(f) == 0 || s.filters >= 0 && s.filters != len(f) {
+		return nil, hostErrorf("the kernel counts %d filters and shows %d", s.filters, len(f))
+	}
+	return f, nil
+}
+
+// program reads one program into the buffer and returns its length.
+func (r *reader) program(tid, index int) (int, error) {
+	n, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SECCOMP_GET_FILTER, uintptr(tid),
+		uintptr(index), uintptr(unsafe.Pointer(&r.buffer[0])), 0, 0)
+	runtime.KeepAlive(r.buffer)
+	if errno != 0 {
+		return 0, errno
+	}
+	if int(n) > len(r.buffer) {
+		return 0, unix.EOVERFLOW
+	}
+	return int(n), nil
+}
+
+// filterError says what an error of PTRACE_SECCOMP_GET_FILTER means.
+func filterError(err error) error {
+	switch err {
+	case unix.EACCES:
+		return generalErrorf("%w", errContained)
+	case unix.EINVAL, unix.EIO:
+		return generalErrorf("this kernel cannot show filters: it takes CONFIG_CHECKPOINT_RESTORE (Linux 4.4)")
+	case unix.EMEDIUMTYPE:
+		return hostErrorf("one of its filters is not classic BPF")
+	case unix.ESRCH:
+		return errGone
+	}
+	return hostErrorf("ask for a filter: %w", err)
+}
+
+func ptrace(request, tid int, addr, data uintptr) error {
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(tid), addr, data, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
