@@ -1,0 +1,183 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/spf13/cobra"
+)
+
+// generator renders a plan. It is called once the flags are parsed.
+type generator func(p *plan.Plan, c gen.Common) ([]gen.File, []gen.Gap, error)
+
+// target is a subcommand of generate. What all of them share is done here:
+// the policy, --grant, --accept and --output, the gaps, the writing.
+type target struct {
+	name    string
+	short   string
+	long    string
+	example string
+	// directory is set where the output is a directory; else it is one file,
+	// and standard output by default.
+	directory bool
+	// flags adds the flags of the target, and returns what renders it.
+	flags func(cmd *cobra.Command) generator
+}
+
+// targets lists the targets by name.
+func targets() []target {
+	return []target{appArmorTarget(), ociTarget(), seccompTarget(), systemdTarget()}
+}
+
+const generateLong = `Generate renders a policy to a target. Each target says on standard error what
+it cannot express of the policy:
+
+  stricter   it denies what the policy allows
+  different  it denies as the policy does, with another errno
+  wider      it allows what the policy denies
+
+A wider gap is an error, and nothing is written, unless --accept names it. What
+was accepted is recorded in the output where its format has a place for it.
+
+Without --grant the output is for workloads that hold no rule of the policy.
+
+An output is written completely or not at all. A path that is a link, a device
+or of the wrong kind is refused.`
+
+func newGenerate(t *tui) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "generate",
+		Short: "Render a policy to seccomp, OCI, systemd or AppArmor",
+		Long:  generateLong,
+		Example: `  afalg-policy generate seccomp builtin:fips -o seccomp.json
+  afalg-policy generate systemd policy.yaml -o /etc/systemd/system`,
+	}
+	for _, target := range targets() {
+		cmd.AddCommand(newTarget(t, target))
+	}
+	asGroup(cmd, "target")
+	return cmd
+}
+
+func newTarget(t *tui, target target) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               target.name + " POLICY",
+		Short:             target.short,
+		Long:              target.long,
+		Example:           target.example,
+		Args:              onePolicy,
+		ValidArgsFunction: completePolicy,
+	}
+	render := target.flags(cmd)
+	f := cmd.Flags()
+	grants := f.StringArray("grant", nil, "`RULE` of the policy that the workload holds; may be repeated")
+	accept := f.StringArray("accept", nil, "`NAME` of a wider gap that you take on; may be repeated")
+	usage := "`FILE` to write; standard output without it"
+	if target.directory {
+		usage = "`DIR` to write to; made if it is missing"
+	}
+	output := f.StringP("output", "o", "", usage)
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		if target.directory && *output == "" {
+			return usagef("-o DIR is missing: %s writes more than one file", target.name)
+		}
+		p, err := loadPlan(t, args[0])
+		if err != nil {
+			return err
+		}
+		c := gen.Common{Tool: toolName(), Grants: unique(*grants), Accept: unique(*accept)}
+		if err := checkGrants(p, c.Grants); err != nil {
+			return err
+		}
+		files, gaps, err := render(p, c)
+		var open *gen.WiderError
+		if errors.As(err, &open) { // the error tells the wider ones
+			gaps = slices.DeleteFunc(gaps, func(g gen.Gap) bool { return g.Kind == gen.Wider })
+		}
+		showGaps(t, gaps)
+		if err != nil {
+			return err
+		}
+		if target.directory {
+			return writeDirectory(*output, files)
+		}
+		return writeSingle(t, *output, files)
+	}
+	return cmd
+}
+
+// toolName is the generator in the record that an output carries.
+func toolName() string { return "afalg-policy " + buildInfo().Version }
+
+func unique(names []string) []string {
+	names = slices.Sorted(slices.Values(names))
+	return slices.Compact(names)
+}
+
+func checkGrants(p *plan.Plan, grants []string) error {
+	var names []string
+	for _, r := range p.Rules {
+		names = append(names, r.Name)
+	}
+	for _, grant := range grants {
+		if slices.Contains(names, grant) {
+			continue
+		}
+		if len(names) == 0 {
+			return usagef("--grant %s: policy %s has no rules", grant, p.Name)
+		}
+		return usagef("--grant %s: policy %s has no such rule; it has %s", grant, p.Name, strings.Join(names, ", "))
+	}
+	return nil
+}
+
+// showGaps writes what the output cannot express, with the routes it is about.
+func showGaps(t *tui, gaps []gen.Gap) {
+	for _, g := range gaps {
+		about := ""
+		if len(g.Routes) > 0 {
+			about = " [" + joinRoutes(g.Routes) + "]"
+		}
+		t.notef("gap: %s: %s%s: %s", g.Kind, g.Name, about, g.Text)
+	}
+}
+
+func joinRoutes(routes []afalg.Route) string {
+	var names []string
+	for _, r := range routes {
+		names = append(names, string(r))
+	}
+	return strings.Join(names, ", ")
+}
+
+// writeSingle writes the one file of a target, to standard output if no path
+// is given.
+func writeSingle(t *tui, path string, files []gen.File) error {
+	if len(files) != 1 {
+		return fmt.Errorf("the target made %d files instead of one", len(files))
+	}
+	if path != "" && path != "-" {
+		if strings.HasSuffix(path, string(filepath.Separator)) {
+			return usagef("output %s: a directory, where a file is meant", path)
+		}
+		return writeFile(path, files[0].Data)
+	}
+	_, err := t.out.Write(files[0].Data)
+	return err
+}
+
+// readInput reads a further input that the command line names, within a limit
+// of bytes.
+func readInput(path string, limit int64) ([]byte, error) {
+	data, err := plan.ReadRegular(path, limit)
+	if err != nil {
+		return nil, usagef("%s: %w", path, err)
+	}
+	return data, nil
+}

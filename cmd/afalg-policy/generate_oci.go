@@ -1,0 +1,67 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/profile"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/cobra"
+)
+
+func ociTarget() target {
+	return target{
+		name:  "oci",
+		short: "Patch linux.seccomp of an OCI config.json",
+		long: `Oci hardens the seccomp profile of a config.json and leaves every other byte as
+it stands, so that the output holds no record of what made it. A config without
+a profile gets Docker's default one, for the capabilities of its process.`,
+		example: `  afalg-policy generate oci builtin:fips --config bundle/config.json -o bundle/config.json`,
+		flags:   ociFlags,
+	}
+}
+
+// maxConfig bounds a config.json in bytes; those of real containers are below
+// 200 KiB.
+const maxConfig = 16 << 20
+
+func ociFlags(cmd *cobra.Command) generator {
+	path := cmd.Flags().String("config", "", "`FILE` to patch")
+	harden := addHarden(cmd, "the one that the profile names, else amd64")
+	return func(p *plan.Plan, c gen.Common) ([]gen.File, []gen.Gap, error) {
+		if *path == "" {
+			return nil, nil, usagef("--config FILE is missing")
+		}
+		o, err := harden(c)
+		if err != nil {
+			return nil, nil, err
+		}
+		config, err := readInput(*path, maxConfig)
+		if err != nil {
+			return nil, nil, err
+		}
+		files, gaps, err := gen.OCI(p, config, o)
+		var fault *gen.ConfigError
+		if errors.As(err, &fault) {
+			err = fmt.Errorf("%s: %w", *path, err)
+		}
+		return files, gaps, err
+	}
+}
+
+// addArch adds --arch. What it returns is "" where the flag is not given.
+func addArch(cmd *cobra.Command, otherwise string) func() (specs.Arch, error) {
+	name := cmd.Flags().String("arch", "", "`MACHINE` that the output is for, like arm64; without it "+otherwise)
+	return func() (specs.Arch, error) {
+		if *name == "" {
+			return "", nil
+		}
+		arch, err := profile.ArchByName(*name)
+		if err != nil {
+			return "", usagef("--arch: %w", err)
+		}
+		return arch, nil
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/profile"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/cobra"
+)
+
+func seccompTarget() target {
+	return target{
+		name:  "seccomp",
+		short: "Write a seccomp profile for container runtimes",
+		long: `Seccomp hardens a base profile: every route to an AF_ALG socket is closed on
+every ABI that the base admits, and nothing else changes. The profile is
+compiled as runc and crun compile it, and the programs are asked about each
+route before anything is written.
+
+The bases:
+  docker   the default profile of Docker (github.com/moby/profiles)
+  none     everything allowed but what the policy closes
+  FILE     a profile in the OCI format, or in that of Docker and Podman
+
+The formats:
+  oci      resolved for one machine: runc, crun, Localhost profiles of containerd
+  docker   conditions kept: docker --security-opt, podman, CRI-O; has comments,
+           and so carries the record of what made it
+
+With --socketcall deny, programs that use socketcall get no sockets at all: many
+32-bit x86 programs do. With keep they do, and AF_ALG is open to them unless an
+LSM rule stands behind it; that wider gap has to be accepted by name.`,
+		example: `  afalg-policy generate seccomp builtin:fips -o seccomp.json
+  afalg-policy generate seccomp policy.yaml --base /usr/share/containers/seccomp.json --format docker
+  afalg-policy generate seccomp builtin:fips --grant fips-integrity-check --accept fips-integrity-check
+  afalg-policy generate seccomp builtin:baseline --socketcall keep --accept compat-socketcall`,
+		flags: seccompFlags,
+	}
+}
+
+func seccompFlags(cmd *cobra.Command) generator {
+	f := cmd.Flags()
+	base := f.String("base", "docker", "profile to harden: docker, none, or a `FILE`")
+	format := newChoice(string(gen.FormatOCI), string(gen.FormatDocker))
+	addChoice(cmd, format, "format", "", "format of the profile")
+	caps := f.StringSlice("cap", profile.DefaultCaps(), "`CAPABILITY` of the container, for bases with conditions")
+	kernel := f.String("kernel", "", "`VERSION` of the kernel, for bases with conditions; the newest without it")
+	harden := addHarden(cmd, "amd64")
+	return func(p *plan.Plan, c gen.Common) ([]gen.File, []gen.Gap, error) {
+		o, err := harden(c)
+		if err != nil {
+			return nil, nil, err
+		}
+		if o.Host.Arch == "" {
+			o.Host.Arch = specs.ArchX86_64
+		}
+		if err := profile.CheckKernel(*kernel); err != nil {
+			return nil, nil, usagef("--kernel: %w", err)
+		}
+		o.Host.Caps, o.Host.Kernel = *caps, *kernel
+		o.Format = gen.Format(format.value)
+		if o.Base, err = readBase(*base, o.Host); err != nil {
+			return nil, nil, err
+		}
+		files, gaps, err := gen.Seccomp(p, o)
+		var wider *gen.WiderError
+		if err != nil && !errors.As(err, &wider) {
+			err = fmt.Errorf("base %s: %w", *base, err)
+		}
+		return files, gaps, err
+	}
+}
+
+// addHarden adds the flags of each target that hardens a seccomp profile.
+func addHarden(cmd *cobra.Command, otherwise string) func(gen.Common) (gen.SeccompOptions, error) {
+	socketcall := newChoice(string(gen.SocketcallDeny), string(gen.SocketcallKeep))
+	addChoice(cmd, socketcall, "socketcall", "", "what becomes of socketcall")
+	arch := addArch(cmd, otherwise)
+	return func(c gen.Common) (gen.SeccompOptions, error) {
+		machine, err := arch()
+		return gen.SeccompOptions{
+			Common: c, Socketcall: gen.Socketcall(socketcall.value), Host: profile.Host{Arch: machine},
+		}, err
+	}
+}
+
+func readBase(name string, h profile.Host) ([]byte, error) {
+	switch name {
+	case "docker":
+		return profile.Docker()
+	case "none":
+		return profile.AllowAll(h.Arch)
+	}
+	return readInput(name, profile.MaxJSON)
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+)
+
+// outcome is what a command leaves behind.
+type outcome struct {
+	stdout, stderr string
+	status         int
+}
+
+// runTarget runs a target that is not in the tree, as run does.
+func runTarget(target target, args ...string) outcome {
+	var stdout, stderr bytes.Buffer
+	t := newTUI(&stdout, &stderr)
+	cmd := newTarget(t, target)
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetArgs(args)
+	cmd.SetErr(&stderr)
+	err := cmd.Execute()
+	t.out.Flush()
+	status := t.report(cmd, err)
+	return outcome{stdout.String(), stderr.String(), status}
+}
+
+// fake renders always the same.
+func fake(files []gen.File, gaps []gen.Gap, err error) target {
+	return target{name: "fake", flags: func(*cobra.Command) generator {
+		return func(*plan.Plan, gen.Common) ([]gen.File, []gen.Gap, error) { return files, gaps, err }
+	}}
+}
+
+var (
+	one     = []gen.File{{Path: "x", Data: []byte("data\n")}}
+	two     = []gen.File{{Path: "x", Data: []byte("1")}, {Path: "d/y", Data: []byte("2")}}
+	someGap = gen.Gap{Kind: gen.Stricter, Name: "r", Routes: []afalg.Route{afalg.RouteSocket, afalg.RouteIOUring}, Text: "denied."}
+	wide    = gen.Gap{Kind: gen.Wider, Name: "w", Text: "open."}
+)
+
+func TestGenerateShared(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	directory := func(t target) target { t.directory = true; return t }
+	tests := []struct {
+		name   string
+		target target
+		args   []string
+		want   outcome
+		files  map[string]string
+	}{
+		{"to stdout", fake(one, nil, nil), []string{"builtin:fips"}, outcome{"data\n", "", 0}, nil},
+		{"gaps beside it", fake(one, []gen.Gap{someGap, wide}, nil), []string{"builtin:fips"},
+			outcome{"data\n", "gap: stricter: r [socket, io_uring]: denied.\ngap: wider: w: open.\n", 0}, nil},
+		{"wider than the policy", fake(one, []gen.Gap{wide}, &gen.WiderError{Gaps: []gen.Gap{wide}}), []string{"builtin:fips", "-o", at("refused")},
+			outcome{"", "afalg-policy: the output would allow more than the policy:\n  w: open. (accept with --accept w)\n", 1}, nil},
+		{"an error of the target", fake(one, nil, errors.New("no")), []string{"builtin:fips", "-o", at("refused")},
+			outcome{"", "afalg-policy: no\n", 1}, nil},
+		{"an error of the host", fake(one, nil, hostError("no libseccomp")), []string{"builtin:fips"},
+			outcome{"", "afalg-policy: no libseccomp\n", 3}, nil},
+		{"an invalid number of files", fake(two, nil, nil), []string{"builtin:fips"},
+			outcome{"", "afalg-policy: the target made 2 files instead of one\n", 1}, nil},
+		{"a directory where a file is meant", fake(one, nil, nil), []string{"builtin:fips", "-o", at("new") + "/"},
+			outcome{"", "afalg-policy: output " + at("new") + "/: a directory, where a file is meant\nRun \"fake --help\" for help.\n", 2}, nil},
+		{"to a file", fake(one, nil, nil), []string{"builtin:fips", "-o", at("out")}, outcome{}, map[string]string{"out": "data\n"}},
+		{"to a directory", directory(fake(two, nil, nil)), []string{"builtin:fips", "-o", dir}, outcome{},
+			map[string]string{"out": "data\n", "x": "1", "d": "d---------", "d/y": "2"}},
+	}
+	files := map[string]string{}
+	for _, tt := range tests {
+		got := runTarget(tt.target, tt.args...)
+		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(outcome{})); diff != "" {
+			t.Errorf("%s: %s", tt.name, diff)
+		}
+		if tt.files != nil {
+			files = tt.files
+		}
+		if diff := cmp.Diff(files, tree(t, dir)); diff != "" {
+			t.Errorf("%s: files: %s", tt.name, diff)
+		}
+	}
+}
+
+func TestGenerateCommon(t *testing.T) {
+	var got gen.Common
+	target := target{name: "fake", flags: func(*cobra.Command) generator {
+		return func(p *plan.Plan, c gen.Common) ([]gen.File, []gen.Gap, error) {
+			got = c
+			return one, nil, nil
+		}
+	}}
+	o := runTarget(target, "builtin:desktop", "--grant", "udisksd", "--grant", "iwd", "--grant", "iwd", "--accept", "b,c", "--accept", "a")
+	want := gen.Common{Tool: "afalg-policy devel", Grants: []string{"iwd", "udisksd"}, Accept: []string{"a", "b,c"}}
+	if diff := cmp.Diff(want, got); diff != "" || o.status != 0 {
+		t.Errorf("%s\n%+v", diff, o)
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	wrapped := func(err error) error { return errors.Join(errors.New("x"), err) }
+	for name, tt := range map[string]struct {
+		err  error
+		want int
+	}{
+		"success":             {nil, 0},
+		"a no that was shown": {errNo, 1},
+		"nobody classified":   {errors.New("x"), 1},
+		"usage":               {wrapped(usagef("x")), 2},
+		"policy not readable": {wrapped(&plan.ReadError{}), 2},
+		"host":                {wrapped(hostError("x")), 3},
+	} {
+		if got := exitStatus(tt.err); got != tt.want {
+			t.Errorf("%s: %d, want %d", name, got, tt.want)
+		}
+	}
+}
+
+// Text that comes from a file cannot steer the terminal.
+func TestPrintable(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	u := newTUI(&stdout, &stderr)
+	u.printf("a\x1b[31mb\rc\u202ed\u009be\tf é…\n%d", 1)
+	u.notef("\x07")
+	u.out.Flush()
+	if got, want := stdout.String()+stderr.String(), "a�[31mb�c�d�e\tf é…\n1\n�\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/afalg-policy/afalg-policy/"
+
+// layers lists what each package may import of this module; there are no other
+// arrows.
+var layers = map[string][]string{
+	"cmd/afalg-policy":      {"internal/afalg", "internal/gen", "internal/kernel", "internal/live", "internal/plan", "internal/policy", "internal/probe", "internal/profile", "internal/seccomp", "internal/verify", "internal/bpf", "policies"},
+	"policies":              {},
+	"internal/afalg":        {},
+	"internal/policy":       {"internal/afalg"},
+	"internal/plan":         {"internal/afalg", "internal/policy", "policies"},
+	"internal/seccomp":      {},
+	"internal/bpf":          {},
+	"internal/verify":       {"internal/afalg", "internal/bpf", "internal/profile", "internal/seccomp"}, // reads profiles as text, for their findings
+	"internal/gen":          {"internal/afalg", "internal/bpf", "internal/plan", "internal/policy", "internal/profile", "internal/seccomp", "internal/verify"},
+	"internal/profile":      {"internal/afalg"},
+	"internal/kernel":       {},
+	"internal/live":         {"internal/bpf"},
+	"internal/oracle":       {"internal/afalg", "internal/bpf", "internal/seccomp", "internal/verify"},
+	"internal/probe":        {"internal/afalg", "internal/kernel"},
+	"internal/vmtest":       {"internal/vmtest/wire"},
+	"internal/vmtest/guest": {"internal/vmtest/wire"},
+	"internal/vmtest/wire":  {},
+	"bench":                 {"internal/afalg", "internal/bpf", "internal/gen", "internal/plan", "internal/profile", "internal/seccomp", "internal/verify", "policies"},
+	"scripts/check":         {},
+}
+
+// only lists who may import what is kept in one place.
+var only = map[string][]string{
+	"C":                                    {}, // libseccomp-golang brings cgo in
+	"github.com/seccomp/libseccomp-golang": {"internal/seccomp"},
+	"github.com/spf13/cobra":               {"cmd/afalg-policy"},
+	"github.com/spf13/cobra/doc":           {"cmd/afalg-policy"},
+}
+
+func TestLayers(t *testing.T) {
+	for _, p := range listPackages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, known := layers[name]
+		if !known {
+			t.Errorf("package %s has no place in the layers", name)
+		}
+		for _, imported := range p.Imports {
+			if own, ok := strings.CutPrefix(imported, module); ok && !slices.Contains(allowed, own) {
+				t.Errorf("%s imports %s: that arrow is not in the layers", name, own)
+			}
+			if users, kept := only[imported]; kept && !slices.Contains(users, name) {
+				t.Errorf("%s imports %s, which is for %v", name, imported, users)
+			}
+		}
+	}
+}
+
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+}
+
+func listPackages(t *testing.T) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var packages []goPackage
+	d := json.NewDecoder(out)
+	for {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if len(packages) < len(layers)/2 {
+		t.Fatalf("go list found only %d packages", len(packages))
+	}
+	return packages
+}

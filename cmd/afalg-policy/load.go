@@ -1,0 +1,50 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
+	"github.com/afalg-policy/afalg-policy/policies"
+	"github.com/spf13/cobra"
+)
+
+// loadPlan resolves the POLICY argument. Warnings go to standard error.
+func loadPlan(t *tui, name string) (*plan.Plan, error) {
+	p, warnings, err := plan.Load(name, readPolicy)
+	for _, w := range warnings {
+		t.notef("warning: %v", w)
+	}
+	return p, err
+}
+
+func readPolicy(name string) ([]byte, error) {
+	if builtin, ok := strings.CutPrefix(name, policy.BuiltinPrefix); ok {
+		return policies.Read(builtin)
+	}
+	return plan.ReadFile(name)
+}
+
+// onePolicy checks for the POLICY argument alone.
+func onePolicy(_ *cobra.Command, args []string) error {
+	switch len(args) {
+	case 1:
+		return nil
+	case 0:
+		return usagef("name a policy: a path, or builtin:NAME")
+	default:
+		return usagef("one policy, not %d: %s", len(args), strings.Join(args, " "))
+	}
+}
+
+// completePolicy offers the shipped policies besides files.
+func completePolicy(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, name := range policies.Names() {
+		names = append(names, policy.BuiltinPrefix+name)
+	}
+	return names, cobra.ShellCompDirectiveDefault
+}

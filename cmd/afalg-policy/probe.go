@@ -1,0 +1,135 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/probe"
+	"github.com/spf13/cobra"
+)
+
+func newProbe(t *tui) *cobra.Command {
+	var opt probe.Options
+	var routes []string
+	var algorithm string
+	cmd := &cobra.Command{
+		Use:   "probe",
+		Short: "Ask the running kernel, route by route, whether AF_ALG is closed",
+		Long: `Probe asks the kernel that it runs on, as the process that it is: run it inside
+the container, the unit or the shell that the question is about. It makes
+sockets and binds them, nothing else, and loads no kernel module without --load.
+
+Each route gets a verdict, next to a positive control: a socket of an ordinary
+family by the same route.
+  open         a socket was obtained (socketpair: the call reached the family)
+  loadable     no filter stops the call; the module is not loaded, so the real
+               call was not made (an LSM may still deny it: --load asks)
+  undecided    the answers do not tell
+  absent       no filter stops the call; this kernel has no AF_ALG
+  brokered     a broker handed out a placeholder
+  closed       a policy denied it, with the errno or signal shown
+  unavailable  this kernel or machine does not have the route
+
+Exit status 1 means that a route is open, loadable or undecided.`,
+		Example: `  afalg-policy probe
+  afalg-policy probe --json --route socket --route io_uring
+  docker run --rm -v "$PWD/bin/afalg-policy:/p:ro" alpine /p probe`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringArrayVar(&routes, "route", nil, "ask about `ROUTE` only; may be repeated (see list routes)")
+	cmd.Flags().BoolVar(&opt.Load, "load", false, "make the real calls even if the kernel loads modules for them")
+	cmd.Flags().StringVar(&algorithm, "algorithm", "hash:sha256", "what to bind a socket to, as `TYPE:NAME`")
+	// The only error is an unknown flag, and it was added above.
+	_ = cmd.RegisterFlagCompletionFunc("route", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return routeNames(), cobra.ShellCompDirectiveNoFileComp
+	})
+	wantJSON := addFormat(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var err error
+		if opt.Routes, err = parseRoutes(routes); err != nil {
+			return err
+		}
+		if opt.Algorithm, err = afalg.ParseAlgorithm(algorithm); err != nil {
+			return usagef("--algorithm %s: %w", algorithm, err)
+		}
+		opt.Child = []string{cmd.Name(), "answer"}
+		report, err := probe.Run(cmd.Context(), opt)
+		if err != nil {
+			return hostError("probe: %w", err)
+		}
+		return showProbe(t, report, wantJSON())
+	}
+	cmd.AddCommand(newProbeAnswer())
+	return cmd
+}
+
+// newProbeAnswer is the child that probe starts: a filter may kill it.
+func newProbeAnswer() *cobra.Command {
+	return &cobra.Command{
+		Use:     "answer QUESTIONS",
+		Short:   "Put questions to the kernel for probe",
+		Long:    "Answer is what probe runs in a process of its own, as a filter may kill it.",
+		Example: `  afalg-policy probe answer '[{"ABI":"x86-64","Op":"socket","Family":2,"Type":1}]'`,
+		Args:    cobra.ExactArgs(1),
+		Hidden:  true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			// Past the buffer: an answer must be out before the next question kills.
+			return probe.Answer(args, os.Stdout)
+		},
+	}
+}
+
+func routeNames() []string {
+	var names []string
+	for _, r := range afalg.Routes() {
+		names = append(names, string(r.Route))
+	}
+	return names
+}
+
+func parseRoutes(names []string) ([]afalg.Route, error) {
+	var routes []afalg.Route
+	for _, name := range names {
+		if !slices.Contains(routeNames(), name) {
+			return nil, usagef("--route %s: no such route; there are %s", name, strings.Join(routeNames(), ", "))
+		}
+		routes = append(routes, afalg.Route(name))
+	}
+	return routes, nil
+}
+
+func showProbe(t *tui, r probe.Report, asJSON bool) error {
+	if asJSON {
+		if err := t.json(r); err != nil {
+			return err
+		}
+	} else {
+		t.notef("kernel %s, %s, AF_ALG %s (%s), seccomp %s", r.Kernel, r.Arch, r.AFALG.State, r.AFALG.Why, seccompText(r.Seccomp))
+		var rows [][]string
+		for _, route := range r.Routes {
+			rows = append(rows, []string{string(route.Route), string(route.Verdict), dash(route.Errno), dash(route.Control), route.Detail})
+		}
+		t.table([]string{"route", "verdict", "errno", "control", "what it means"}, rows)
+	}
+	if r.Open {
+		return errNo
+	}
+	return nil
+}
+
+func seccompText(s probe.Seccomp) string {
+	if s.Filters > 0 {
+		return fmt.Sprintf("%s (%s)", s.Mode, count(s.Filters, "filter"))
+	}
+	return s.Mode
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
