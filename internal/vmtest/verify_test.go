@@ -34,6 +34,7 @@ func TestVerify(t *testing.T) {
 			// One after the other they would take two minutes on each.
 			if version == Kernels()[0] {
 				t.Run("containers", func(t *testing.T) { testVerifyContainers(t, vm) })
+				t.Run("engines", func(t *testing.T) { testEngines(t, vm) })
 			} else {
 				t.Run("mutants", func(t *testing.T) { testMutants(t, vm, asking) })
 			}
@@ -228,8 +229,8 @@ func testVerifyContainers(t *testing.T, vm *VM) {
 			"filtered":   {Container{Seccomp: seccompConfinements(t)[1].seccomp}, "this program is itself under seccomp (filtered)"},
 			"unfiltered": {Container{}, "open"},
 		} {
-			tt.c.Runtime, tt.c.Rootfs = "runc", root
-			tt.c.Args = []string{afalgPolicy, "verify", "--pid", "1"}
+			tt.c.Runtime, tt.c.Rootfs = "runc", vm.Rootfs(t, map[string]string{"afalg-policy": afalgPolicy})
+			tt.c.Args = []string{"/afalg-policy", "verify", "--pid", "1"}
 			r := vm.Container(t, tt.c)
 			if text := string(r.Stdout) + string(r.Stderr); !strings.Contains(text, tt.wants) {
 				t.Errorf("%s: exit status %d\n%s", name, r.Exit, text)
