@@ -23,10 +23,6 @@ a profile gets Docker's default one, for the capabilities of its process.`,
 	}
 }
 
-// maxConfig bounds a config.json in bytes; those of real containers are below
-// 200 KiB.
-const maxConfig = 16 << 20
-
 func ociFlags(cmd *cobra.Command) generator {
 	path := cmd.Flags().String("config", "", "`FILE` to patch")
 	harden := addHarden(cmd, "the one that the profile names, else amd64")
@@ -38,7 +34,7 @@ func ociFlags(cmd *cobra.Command) generator {
 		if err != nil {
 			return nil, nil, err
 		}
-		config, err := readInput(*path, maxConfig)
+		config, err := readInput(*path, profile.MaxJSON)
 		if err != nil {
 			return nil, nil, err
 		}

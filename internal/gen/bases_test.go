@@ -13,6 +13,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/afalg-policy/afalg-policy/internal/profile"
 	"github.com/afalg-policy/afalg-policy/internal/seccomp"
+	"github.com/afalg-policy/afalg-policy/internal/verify"
 )
 
 // podmanProfile is installed by Debian's golang-github-containers-common.
@@ -104,7 +105,7 @@ func compile(t testing.TB, p *profile.Profile, h profile.Host, o seccomp.Options
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bpf.Filter{bpf.Program(program.Insns)}, abisOf(program)
+	return bpf.Filter{bpf.Program(program.Insns)}, verify.Admitted(program)
 }
 
 func parse(t testing.TB, src []byte) *profile.Profile {

@@ -68,12 +68,7 @@ func (h *hardener) familyRules(name string, base []profile.Rule) ([]profile.Rule
 		if p.rest {
 			h.change.highbits = true
 			h.change.socketRest = h.change.socketRest || name == "socket"
-			r := p.rule
-			r.Args = append([]specs.LinuxSeccompArg{{Index: 0, Op: specs.OpGreaterEqual, Value: familyLimit}}, r.Args...)
-			for _, d := range h.deny("afalg-policy: no kernel has these families; the kernel answers the same", name, h.errno, r.Args...) {
-				d.Includes, d.Excludes = r.Includes, r.Excludes
-				rules = append(rules, d)
-			}
+			rules = append(rules, h.denyRest(name, p.rule)...)
 		}
 	}
 	for _, r := range denials(base) {
@@ -82,6 +77,18 @@ func (h *hardener) familyRules(name string, base []profile.Rule) ([]profile.Rule
 		}
 	}
 	return append(rules, h.denyFamilies(name, closed, equals)...), nil
+}
+
+// denyRest refuses what a permission held above the last family, where that
+// permission applied.
+func (h *hardener) denyRest(name string, r profile.Rule) []profile.Rule {
+	above := specs.LinuxSeccompArg{Index: 0, Op: specs.OpGreaterEqual, Value: familyLimit}
+	args := append([]specs.LinuxSeccompArg{above}, r.Args...)
+	rules := h.deny("afalg-policy: no kernel has these families; the kernel answers the same", name, h.errno, args...)
+	for i := range rules {
+		rules[i].Includes, rules[i].Excludes = r.Includes, r.Excludes
+	}
+	return rules
 }
 
 func (h *hardener) denyFamilies(name string, closed []uint32, compare func(uint64) specs.LinuxSeccompArg) []profile.Rule {

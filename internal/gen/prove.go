@@ -34,7 +34,7 @@ func prove(p *profile.Profile, h profile.Host, c closing) error {
 func (c closing) proveProgram(program *seccomp.Program, r seccomp.Runtime, allows bool) error {
 	filter := bpf.Filter{bpf.Program(program.Insns)}
 	for _, family := range c.families {
-		verdicts, err := verify.Routes(filter, abisOf(program), family, verify.Options{})
+		verdicts, err := verify.Routes(filter, verify.Admitted(program), family, verify.Options{})
 		if err != nil {
 			return fmt.Errorf("proving the program of %s: %w", r, err)
 		}
@@ -61,16 +61,6 @@ func inParallel(n int, f func(i int) error) error {
 		}
 	}
 	return nil
-}
-
-func abisOf(p *seccomp.Program) []afalg.ABI {
-	var abis []afalg.ABI
-	for _, a := range p.Arches {
-		if abi, ok := afalg.ABIOf(string(a)); ok {
-			abis = append(abis, abi)
-		}
-	}
-	return abis
 }
 
 // accepts tells whether a route is open because the user took that gap on.
