@@ -12,13 +12,14 @@ import (
 )
 
 // subject is the request as flags spell it.
-type subject struct {
+type asked struct {
 	binary, sha256, user, unit, algorithm string
 	capabilities                          []string
+	container                             bool
 }
 
 func newExplain(t *tui) *cobra.Command {
-	var s subject
+	var s asked
 	cmd := &cobra.Command{
 		Use:   "explain POLICY --algorithm TYPE:NAME",
 		Short: "Tell whether a request is allowed, and why",
@@ -39,6 +40,7 @@ not looked up. Exit status 0 means allowed, 1 denied.`,
 	f.StringVar(&s.algorithm, "algorithm", "", "what is asked for, as `TYPE:NAME`: hash:hmac(sha512)")
 	f.StringVar(&s.binary, "binary", "", "absolute `PATH` of the executable, not of a link to it")
 	f.StringVar(&s.sha256, "sha256", "", "digest of the executable, in `HEX`")
+	f.BoolVar(&s.container, "container", false, "the binary's path is one inside a container: only a rule with its digest holds")
 	f.StringVar(&s.user, "user", "", "`USER` who asks: root, a uid, or a name")
 	f.StringArrayVar(&s.capabilities, "capability", nil, "`CAP_…` held in the initial user namespace; may be repeated")
 	f.StringVar(&s.unit, "unit", "", "systemd `UNIT` that the process belongs to")
@@ -57,7 +59,7 @@ not looked up. Exit status 0 means allowed, 1 denied.`,
 	return cmd
 }
 
-func (s subject) request() (plan.Request, error) {
+func (s asked) request() (plan.Request, error) {
 	if s.algorithm == "" {
 		return plan.Request{}, usagef("--algorithm is missing: TYPE:NAME, as in hash:hmac(sha512)")
 	}
@@ -71,6 +73,7 @@ func (s subject) request() (plan.Request, error) {
 	r := plan.Request{
 		Binary:       s.binary,
 		SHA256:       strings.ToLower(s.sha256),
+		Claimed:      s.container,
 		Capabilities: s.capabilities,
 		Unit:         s.unit,
 		Algorithm:    algorithm,

@@ -14,6 +14,7 @@ import (
 type Request struct {
 	Binary       string   // absolute path of the executable, as the kernel shows it
 	SHA256       string   // of that executable, lower-case hex
+	Claimed      bool     // Binary is a name in a mount namespace that the subject's side made: it means nothing without SHA256
 	UID          *uint32  // in the initial user namespace
 	User         string   // the name that belongs to UID, if it has one
 	Capabilities []string // effective in the initial user namespace: "CAP_NET_ADMIN"
@@ -45,8 +46,13 @@ func Decide(p *Plan, r Request) Decision {
 	return Decision{}
 }
 
-func allows(rule *policy.Rule, r *Request) bool {
-	for _, c := range conditions {
+func allows(rule *policy.Rule, r *Request) bool { return meets(conditions, rule, r) }
+
+// admits tells whether a rule is about the subject, whatever it asks for.
+func admits(rule *policy.Rule, r *Request) bool { return meets(subjectConditions, rule, r) }
+
+func meets(all []condition, rule *policy.Rule, r *Request) bool {
+	for _, c := range all {
 		if c.applies(rule) && !c.holds(rule, r) {
 			return false
 		}
@@ -63,8 +69,9 @@ type condition struct {
 }
 
 // conditions lists all of them; a rule allows what meets each that applies.
-var conditions = []condition{
-	{"algorithm", always, algorithmHolds, algorithmMiss},
+var conditions = append([]condition{{"algorithm", always, algorithmHolds, algorithmMiss}}, subjectConditions...)
+
+var subjectConditions = []condition{
 	{"subject", namesNobody, never, subjectMiss},
 	{"binary", hasBinaries, binaryHolds, binaryMiss},
 	{"user", hasUsers, userHolds, userMiss},
@@ -101,8 +108,17 @@ func algorithmHolds(rule *policy.Rule, r *Request) bool {
 
 func binaryHolds(rule *policy.Rule, r *Request) bool {
 	return slices.ContainsFunc(rule.Binaries, func(b policy.Binary) bool {
-		return known(r.Binary) && b.Path == r.Binary && (b.SHA256 == "" || b.SHA256 == r.SHA256)
+		return known(r.Binary) && b.Path == r.Binary && contentHolds(b, r)
 	})
+}
+
+// contentHolds compares digests. Where the subject's side names its files, a
+// path alone says nothing.
+func contentHolds(b policy.Binary, r *Request) bool {
+	if b.SHA256 == "" {
+		return !r.Claimed
+	}
+	return b.SHA256 == r.SHA256
 }
 
 func userHolds(rule *policy.Rule, r *Request) bool {

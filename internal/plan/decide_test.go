@@ -2,6 +2,7 @@ package plan
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,6 +82,17 @@ func TestDecide(t *testing.T) {
 		"digest of another binary":         {binaries(policy.Binary{Path: "/a", SHA256: hexA}, policy.Binary{Path: "/b", SHA256: hexB}), Request{Binary: "/a", SHA256: hexB, Algorithm: sha1}, false},
 		"right digest at another path":     {binaries(policy.Binary{Path: "/a", SHA256: hexA}), Request{Binary: "/b", SHA256: hexA, Algorithm: sha1}, false},
 		"a digest where none is asked for": {binaries(policy.Binary{Path: "/a"}), Request{Binary: "/a", SHA256: hexA, Algorithm: sha1}, true},
+
+		"a claimed path":                          {binaries(policy.Binary{Path: "/a"}), Request{Binary: "/a", Claimed: true, Algorithm: sha1}, false},
+		"a claimed path with a digest":            {binaries(policy.Binary{Path: "/a"}), Request{Binary: "/a", SHA256: hexA, Claimed: true, Algorithm: sha1}, false},
+		"a claimed path and the digest":           {binaries(policy.Binary{Path: "/a", SHA256: hexA}), Request{Binary: "/a", SHA256: hexA, Claimed: true, Algorithm: sha1}, true},
+		"a claimed path and another digest":       {binaries(policy.Binary{Path: "/a", SHA256: hexA}), Request{Binary: "/a", SHA256: hexB, Claimed: true, Algorithm: sha1}, false},
+		"a claimed path, digest not known":        {binaries(policy.Binary{Path: "/a", SHA256: hexA}), Request{Binary: "/a", Claimed: true, Algorithm: sha1}, false},
+		"another claimed path and the digest":     {binaries(policy.Binary{Path: "/a", SHA256: hexA}), Request{Binary: "/b", SHA256: hexA, Claimed: true, Algorithm: sha1}, false},
+		"a claimed path, listed also without":     {binaries(policy.Binary{Path: "/a"}, policy.Binary{Path: "/a", SHA256: hexA}), Request{Binary: "/a", SHA256: hexB, Claimed: true, Algorithm: sha1}, false},
+		"a claimed path and digest, also without": {binaries(policy.Binary{Path: "/a"}, policy.Binary{Path: "/a", SHA256: hexA}), Request{Binary: "/a", SHA256: hexA, Claimed: true, Algorithm: sha1}, true},
+		"claimed where no binary is asked for":    {users("0"), Request{Binary: "/a", Claimed: true, UID: uid(0), Algorithm: sha1}, true},
+		"nothing claimed":                         {binaries(policy.Binary{}), Request{Claimed: true, Algorithm: sha1}, false},
 
 		"root by uid":                {users("root"), Request{UID: uid(0), Algorithm: sha1}, true},
 		"zero":                       {users("0"), Request{UID: uid(0), Algorithm: sha1}, true},
@@ -194,6 +206,9 @@ func oracle(p *Plan, r Request) bool {
 			for _, b := range rule.Binaries {
 				files[[2]string{b.Path, b.SHA256}] = true
 			}
+			if r.Claimed {
+				delete(files, [2]string{r.Binary, ""})
+			}
 			if r.Binary == "" || !files[[2]string{r.Binary, ""}] && !files[[2]string{r.Binary, r.SHA256}] {
 				delete(left, i)
 			}
@@ -293,6 +308,7 @@ func (w world) request() Request {
 	return Request{
 		Binary:       w.path(),
 		SHA256:       w.digest(),
+		Claimed:      w.IntN(3) == 0,
 		UID:          pick(w, nil, uid(0), uid(1), uid(10)),
 		User:         w.user(),
 		Capabilities: some1(w, 2, w.cap),
@@ -314,6 +330,10 @@ func checkProperties(t *testing.T, w world) (allowed bool) {
 	if e := Explain(p, r); e.Allowed != d.Allowed || e.Rule != d.Rule || e.String() == "" || (e.Allowed && e.Misses != nil) {
 		t.Fatalf("Explain differs from Decide: %+v\n%+v", e, d)
 	}
+	checkReason(t, Explain(p, r))
+	checkClaimed(t, p, r)
+	checkReaches(t, p, r)
+	checkGranted(t, w, p, r)
 	more := &Plan{Rules: append(append([]policy.Rule{}, p.Rules...), w.rule())}
 	if d.Allowed && !Decide(more, r).Allowed {
 		t.Fatalf("a further rule denies: %+v\nrequest %+v", more, r)
@@ -334,6 +354,35 @@ func checkProperties(t *testing.T, w world) (allowed bool) {
 		t.Fatalf("the order of rules matters: %+v\nrequest %+v", p, r)
 	}
 	return d.Allowed
+}
+
+// checkClaimed: a path that the subject's side made is worth less than one of
+// the host, and nothing where only digests are asked for.
+func checkClaimed(t *testing.T, p *Plan, r Request) {
+	host, claimed := r, r
+	host.Claimed, claimed.Claimed = false, true
+	if Decide(p, claimed).Allowed && !Decide(p, host).Allowed {
+		t.Fatalf("a claimed path is worth more: %+v\nrequest %+v", p, r)
+	}
+	unknown := claimed
+	unknown.Binary, unknown.SHA256 = "", ""
+	claimed.SHA256 = ""
+	if Decide(p, claimed).Allowed != Decide(p, unknown).Allowed {
+		t.Fatalf("a claimed path without a digest is worth something: %+v\nrequest %+v", p, r)
+	}
+	pinned := &Plan{}
+	for _, rule := range p.Rules {
+		pinned.Rules = append(pinned.Rules, rule)
+		binaries := &pinned.Rules[len(pinned.Rules)-1].Binaries
+		*binaries = slices.DeleteFunc(slices.Clone(*binaries), func(b policy.Binary) bool { return b.SHA256 == "" })
+		if len(rule.Binaries) > 0 && len(*binaries) == 0 {
+			pinned.Rules = pinned.Rules[:len(pinned.Rules)-1]
+		}
+	}
+	claimed.SHA256 = r.SHA256
+	if Decide(p, claimed).Allowed != Decide(pinned, host).Allowed {
+		t.Fatalf("entries without a digest count: %+v\nrequest %+v", p, r)
+	}
 }
 
 func reversed(rules []policy.Rule) []policy.Rule {
@@ -358,13 +407,13 @@ func TestDecideProperties(t *testing.T) {
 }
 
 func FuzzDecide(f *testing.F) {
-	f.Add("/a", hexA, uint32(0), true, "root", "CAP_KILL", "a@x.service", "hash", "sha1", uint64(1))
-	f.Add("/a (deleted)", "", uint32(1), false, "alice", "", "@.service", "hash", "*", uint64(2))
-	f.Fuzz(func(t *testing.T, binary, digest string, id uint32, known bool, user, capability, unit, typ, name string, seed uint64) {
+	f.Add("/a", hexA, uint32(0), true, false, "root", "CAP_KILL", "a@x.service", "hash", "sha1", uint64(1))
+	f.Add("/a (deleted)", "", uint32(1), false, true, "alice", "", "@.service", "hash", "*", uint64(2))
+	f.Fuzz(func(t *testing.T, binary, digest string, id uint32, known, claimed bool, user, capability, unit, typ, name string, seed uint64) {
 		w := newWorld(seed)
 		p := &Plan{Rules: some1(w, 4, w.rule)}
 		r := Request{
-			Binary: binary, SHA256: digest, User: user, Capabilities: []string{capability}, Unit: unit,
+			Binary: binary, SHA256: digest, Claimed: claimed, User: user, Capabilities: []string{capability}, Unit: unit,
 			Algorithm: afalg.Algorithm{Type: afalg.Type(typ), Name: name},
 		}
 		if known {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
@@ -92,6 +93,44 @@ func (e Explanation) String() string {
 	return strings.Join(lines, "\n")
 }
 
+// maxReason bounds a reason, in bytes: paths have up to 4,095.
+const maxReason = 1000
+
+// Reason says it in one line for a log record, whatever the names in it hold:
+// which rule allows, or why the nearest one does not.
+func (e Explanation) Reason() string {
+	switch {
+	case e.Allowed:
+		return "rule " + e.Rule.Name
+	case e.Rules == 0:
+		return "the policy has no rules"
+	case e.Nearest == nil:
+		return "no rule has a condition that holds"
+	}
+	var texts []string
+	for _, m := range e.Misses {
+		texts = append(texts, m.Text)
+	}
+	return oneLine(fmt.Sprintf("rule %s: %s", e.Nearest.Name, strings.Join(texts, "; ")), maxReason)
+}
+
+// oneLine escapes what a log or a terminal would not show, and cuts the text
+// to about the limit.
+func oneLine(text string, limit int) string {
+	var b strings.Builder
+	for _, r := range text {
+		if b.Len() >= limit {
+			return b.String() + "…"
+		}
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
+}
+
 // opens says that a rule allows more than the algorithm that was asked for.
 func (e Explanation) opens() string {
 	for _, a := range e.Rule.Algorithms {
@@ -133,19 +172,33 @@ func binaryMiss(rule *policy.Rule, r *Request) string {
 	if !known(r.Binary) {
 		return "the binary is not known; the rule asks for " + some(paths(rule))
 	}
-	for _, b := range rule.Binaries {
-		if b.Path == r.Binary {
-			return digestMiss(b, r)
-		}
+	if b := ofPath(rule, r.Binary); b != nil {
+		return contentMiss(*b, r)
 	}
 	return fmt.Sprintf("binary %s is not among %s", r.Binary, some(paths(rule)))
 }
 
-func digestMiss(b policy.Binary, r *Request) string {
-	if !known(r.SHA256) {
-		return fmt.Sprintf("the sha256 of %s is not known; the rule asks for %s", b.Path, b.SHA256)
+// ofPath finds the entry of a path, one with a digest first: without one it
+// may fail only because the path is claimed.
+func ofPath(rule *policy.Rule, path string) *policy.Binary {
+	var found *policy.Binary
+	for i, b := range rule.Binaries {
+		if b.Path == path && (found == nil || found.SHA256 == "") {
+			found = &rule.Binaries[i]
+		}
 	}
-	return fmt.Sprintf("the sha256 of %s is %s, the rule asks for %s", b.Path, r.SHA256, b.SHA256)
+	return found
+}
+
+func contentMiss(b policy.Binary, r *Request) string {
+	switch {
+	case b.SHA256 == "":
+		return fmt.Sprintf("the path %s is what the container says it is; to hold there, the rule needs its sha256", b.Path)
+	case !known(r.SHA256):
+		return fmt.Sprintf("the sha256 of %s is not known; the rule asks for %s", b.Path, b.SHA256)
+	default:
+		return fmt.Sprintf("the sha256 of %s is %s, the rule asks for %s", b.Path, r.SHA256, b.SHA256)
+	}
 }
 
 func paths(rule *policy.Rule) []string {

@@ -1,9 +1,12 @@
 package plan
 
 import (
+	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -55,6 +58,20 @@ func TestExplain(t *testing.T) {
 		"another digest": {p, Request{Binary: "/pinned", SHA256: hexB, Algorithm: aead},
 			"denied: aead:gcm(aes)\nnearest rule: pinned (p:8:5), but\n" +
 				"  the sha256 of /pinned is " + hexB + ", the rule asks for " + hexA},
+		"claimed path": {p, Request{Binary: "/usr/bin/kcapi-hasher", SHA256: hexA, Claimed: true, UID: uid(0), Algorithm: hash("hmac(sha512)")},
+			"denied: hash:hmac(sha512)\nnearest rule: check (p:4:5), but\n" +
+				"  the path /usr/bin/kcapi-hasher is what the container says it is; to hold there, the rule needs its sha256"},
+		"claimed path with the digest": {p, Request{Binary: "/pinned", SHA256: hexA, Claimed: true, Algorithm: aead},
+			"allowed: aead:gcm(aes) by rule pinned (p:8:5), which opens every aead algorithm"},
+		"claimed path with another digest": {p, Request{Binary: "/pinned", SHA256: hexB, Claimed: true, Algorithm: aead},
+			"denied: aead:gcm(aes)\nnearest rule: pinned (p:8:5), but\n" +
+				"  the sha256 of /pinned is " + hexB + ", the rule asks for " + hexA},
+		"claimed path, digest not known": {p, Request{Binary: "/pinned", Claimed: true, Algorithm: aead},
+			"denied: aead:gcm(aes)\nnearest rule: pinned (p:8:5), but\n" +
+				"  the sha256 of /pinned is not known; the rule asks for " + hexA},
+		"another claimed path": {p, Request{Binary: "/usr/bin/kcapi-dgst", Claimed: true, UID: uid(0), Algorithm: hash("hmac(sha512)")},
+			"denied: hash:hmac(sha512)\nnearest rule: check (p:4:5), but\n" +
+				"  binary /usr/bin/kcapi-dgst is not among /usr/bin/kcapi-hasher"},
 		"another type": {p, Request{Binary: "/pinned", SHA256: hexA, Algorithm: cipher("a1")},
 			"denied: skcipher:a1\nnearest rule: pinned (p:8:5), but\n" +
 				"  algorithm skcipher:a1: the rule allows no skcipher"},
@@ -84,6 +101,70 @@ func TestExplain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Of a path that is listed with a digest and without one, what helps is the
+// digest.
+func TestExplainClaimedPathThatIsListedTwice(t *testing.T) {
+	p := &Plan{Rules: []policy.Rule{{Name: "r", Algorithms: sha1s, Binaries: []policy.Binary{
+		{Path: "/a"}, {Path: "/a", SHA256: hexA}, {Path: "/a", SHA256: strings.Repeat("c", 64)},
+	}}}}
+	e := Explain(p, Request{Binary: "/a", SHA256: hexB, Claimed: true, Algorithm: sha1})
+	want := []Miss{{"binary", "the sha256 of /a is " + hexB + ", the rule asks for " + hexA}}
+	if diff := cmp.Diff(want, e.Misses); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestReason(t *testing.T) {
+	p := mustLoad(t, "p", explained)
+	hmac := afalg.Algorithm{Type: afalg.Hash, Name: "hmac(sha512)"}
+	for name, tt := range map[string]struct {
+		p    *Plan
+		r    Request
+		want string
+	}{
+		"allowed": {p, Request{Binary: "/usr/bin/kcapi-hasher", UID: uid(0), Algorithm: hmac}, "rule check"},
+		"one miss": {p, Request{Binary: "/usr/bin/kcapi-hasher", UID: uid(7), Algorithm: hmac},
+			"rule check: user (uid 7) is not among root"},
+		"two misses": {p, Request{Binary: "/usr/bin/kcapi-hasher", Claimed: true, Algorithm: hmac},
+			"rule check: the path /usr/bin/kcapi-hasher is what the container says it is; to hold there, the rule needs its sha256; " +
+				"the user is not known; the rule asks for root"},
+		"hostile path": {p, Request{Binary: "/a\nallowed: \x1b[2K\u202e\u00a0\xff", UID: uid(0), Algorithm: hmac},
+			`rule check: binary /a\nallowed: \x1b[2K\u202e\u00a0` + "\ufffd is not among /usr/bin/kcapi-hasher"},
+		"long path": {p, Request{Binary: "/" + strings.Repeat("x", 5000), UID: uid(0), Algorithm: hmac},
+			"rule check: binary /" + strings.Repeat("x", maxReason-len("rule check: binary /")) + "…"},
+		"no condition": {p, Request{Algorithm: afalg.Algorithm{Type: afalg.RNG, Name: "stdrng"}}, "no rule has a condition that holds"},
+		"no rules":     {&Plan{}, Request{Algorithm: hmac}, "the policy has no rules"},
+		"no plan":      {nil, Request{}, "the policy has no rules"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, Explain(tt.p, tt.r).Reason()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	if got := (Explanation{}).Reason(); got != "the policy has no rules" {
+		t.Error(got)
+	}
+}
+
+// checkReason holds for every explanation: one line that names the rule.
+func checkReason(t *testing.T, e Explanation) {
+	reason := e.Reason()
+	if reason == "" || strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		t.Fatalf("reason %q", reason)
+	}
+	if e.Allowed != (reason == "rule "+nameOf(e.Rule)) || !e.Allowed && e.Nearest != nil && !strings.HasPrefix(reason, "rule "+e.Nearest.Name+": ") {
+		t.Fatalf("reason %q of %+v", reason, e)
+	}
+}
+
+func nameOf(r *policy.Rule) string {
+	if r == nil {
+		return ""
+	}
+	return r.Name
 }
 
 // Among rules that miss as little, the one with more in common is nearer, and

@@ -3,6 +3,8 @@
 package plan
 
 import (
+	"slices"
+
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
@@ -17,6 +19,11 @@ type Plan struct {
 	BindErrno   Errno
 	Families    []policy.Family // to close besides AF_ALG, by number
 	Rules       []policy.Rule   // by name
+}
+
+// Closes tells whether a plan closes a socket family besides AF_ALG.
+func (p *Plan) Closes(family uint32) bool {
+	return slices.ContainsFunc(p.Families, func(f policy.Family) bool { return f.Number == family })
 }
 
 // Errno is an error number with its symbolic name.

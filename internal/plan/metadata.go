@@ -1,0 +1,184 @@
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
+)
+
+// Metadata is what the listenerMetadata of a generated profile carries from
+// the generator to the agent. A runtime hands it over as it stands in a file
+// that others may have written: the agent looks its grants up in a policy of
+// its own.
+type Metadata struct {
+	Version int      `json:"version"` // MetadataVersion
+	Policy  string   `json:"policy"`  // which policy the profile was made from, for people
+	Grants  []string `json:"grants"`  // names of the rules that the workload holds
+}
+
+// MetadataVersion is the only version so far.
+const MetadataVersion = 1
+
+// MaxMetadata bounds the text, in bytes.
+const MaxMetadata = 64 << 10
+
+// String is compact JSON of the current version, with the grants sorted and
+// each once. ParseMetadata reads it unless a name or the size is against it.
+func (m Metadata) String() string {
+	m.Version = MetadataVersion
+	m.Grants = sortedBy(slices.Values(m.Grants), strings.Compare)
+	if m.Grants == nil {
+		m.Grants = []string{}
+	}
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(m); err != nil { // a number and strings always encode
+		return ""
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// ParseMetadata reads what String writes, in any order and spacing. It is
+// strict, because what it drops in silence could be a grant or its limit: every
+// key must stand there, once, as it is written here, and nothing besides.
+func ParseMetadata(s string) (Metadata, error) {
+	m, err := parseMetadata(s)
+	if err != nil {
+		return Metadata{}, fmt.Errorf("listener metadata: %w", err)
+	}
+	return m, nil
+}
+
+func parseMetadata(s string) (Metadata, error) {
+	values, err := members(s)
+	if err != nil {
+		return Metadata{}, err
+	}
+	var m Metadata
+	if err := value(values, "version", "a whole number", &m.Version); err != nil {
+		return Metadata{}, err
+	}
+	if m.Version != MetadataVersion {
+		return Metadata{}, fmt.Errorf("version %d: this program reads version %d", m.Version, MetadataVersion)
+	}
+	if err := value(values, "policy", "text", &m.Policy); err != nil {
+		return Metadata{}, err
+	}
+	if i := strings.IndexFunc(m.Policy, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
+		return Metadata{}, fmt.Errorf("policy %.100q: only printable characters may stand in it", m.Policy)
+	}
+	m.Grants, err = grants(values)
+	return m, err
+}
+
+// metadataKeys are those of Metadata.
+var metadataKeys = []string{"version", "policy", "grants"}
+
+// members splits the object. Unmarshal alone would take a key in another case,
+// and the last of two.
+func members(s string) (map[string]json.RawMessage, error) {
+	if err := checkJSON(s); err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(strings.NewReader(s))
+	if start, err := d.Token(); err != nil || start != json.Delim('{') {
+		return nil, errors.New("not a JSON object")
+	}
+	values := map[string]json.RawMessage{}
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		key, _ := token.(string) // JSON lets nothing else stand here
+		if !slices.Contains(metadataKeys, key) {
+			return nil, fmt.Errorf("unknown key %.100q; the keys are %s", key, strings.Join(metadataKeys, ", "))
+		}
+		if _, again := values[key]; again {
+			return nil, fmt.Errorf("the key %q stands twice", key)
+		}
+		var raw json.RawMessage
+		if err := d.Decode(&raw); err != nil {
+			return nil, err
+		}
+		values[key] = raw
+	}
+	return values, nil
+}
+
+// checkJSON refuses all but one JSON value of a bearable size.
+func checkJSON(s string) error {
+	if len(s) > MaxMetadata {
+		return fmt.Errorf("%d bytes; at most %d are read", len(s), MaxMetadata)
+	}
+	if !utf8.ValidString(s) {
+		return errors.New("not UTF-8")
+	}
+	var all json.RawMessage
+	if err := json.Unmarshal([]byte(s), &all); err != nil {
+		return fmt.Errorf("not JSON: %w", err)
+	}
+	return nil
+}
+
+// value decodes one member; what says what it should be.
+func value(values map[string]json.RawMessage, key, what string, to any) error {
+	raw, ok := values[key]
+	if !ok {
+		return fmt.Errorf("the key %q is missing", key)
+	}
+	// Unmarshal takes null for anything, and changes nothing.
+	if bytes.Equal(raw, []byte("null")) || json.Unmarshal(raw, to) != nil {
+		return fmt.Errorf("%s must be %s", key, what)
+	}
+	return nil
+}
+
+// grants reads the names, and returns them sorted.
+func grants(values map[string]json.RawMessage) ([]string, error) {
+	const what = "a list of rule names"
+	var list []*string // nil for null
+	if err := value(values, "grants", what, &list); err != nil {
+		return nil, err
+	}
+	if len(list) > policy.MaxRules {
+		return nil, fmt.Errorf("%d grants; a policy has %d rules at most", len(list), policy.MaxRules)
+	}
+	names := make([]string, 0, len(list))
+	seen := map[string]bool{}
+	for _, name := range list {
+		switch {
+		case name == nil:
+			return nil, fmt.Errorf("grants must be %s", what)
+		case !isRuleName(*name):
+			return nil, fmt.Errorf("grant %.100q is no name of a rule", *name)
+		case seen[*name]:
+			return nil, fmt.Errorf("grant %q stands twice", *name)
+		}
+		seen[*name] = true
+		names = append(names, *name)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// ruleName and maxRuleName are the grammar of internal/policy, which a test
+// compares.
+var ruleName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+
+const maxRuleName = 64
+
+func isRuleName(s string) bool {
+	isRoute := func(r afalg.RouteInfo) bool { return s == string(r.Route) }
+	return len(s) <= maxRuleName && ruleName.MatchString(s) && !slices.ContainsFunc(afalg.Routes(), isRoute)
+}
