@@ -17,9 +17,14 @@ func ociTarget() target {
 		short: "Patch linux.seccomp of an OCI config.json",
 		long: `Oci hardens the seccomp profile of a config.json and leaves every other byte as
 it stands, so that the output holds no record of what made it. A config without
-a profile gets Docker's default one, for the capabilities of its process.`,
-		example: `  afalg-policy generate oci builtin:fips --config bundle/config.json -o bundle/config.json`,
-		flags:   ociFlags,
+a profile gets Docker's default one, for the capabilities of its process.
+
+With --broker, linux.seccomp names SOCKET, on which "afalg-policy agent" listens,
+and the rules that the container holds; "generate seccomp --help" tells more.`,
+		example: `  afalg-policy generate oci builtin:fips --config bundle/config.json -o bundle/config.json
+  afalg-policy generate oci builtin:fips --config bundle/config.json --broker /run/afalg-policy.sock \
+      --grant fips-integrity-check -o bundle/config.json`,
+		flags: ociFlags,
 	}
 }
 

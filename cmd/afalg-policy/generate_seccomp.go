@@ -32,11 +32,18 @@ The formats:
 
 With --socketcall deny, programs that use socketcall get no sockets at all: many
 32-bit x86 programs do. With keep they do, and AF_ALG is open to them unless an
-LSM rule stands behind it; that wider gap has to be accepted by name.`,
+LSM rule stands behind it; that wider gap has to be accepted by name.
+
+With --broker the profile belongs to a running "afalg-policy agent", which
+listens on SOCKET: the runtime hands it the notifications of each container.
+Who may use which algorithm is decided at run time then, so that --grant RULE is
+exact, and needs no --accept. A container does not start without the agent. With
+--socketcall broker, programs that use socketcall get their sockets from it.`,
 		example: `  afalg-policy generate seccomp builtin:fips -o seccomp.json
   afalg-policy generate seccomp policy.yaml --base /usr/share/containers/seccomp.json --format docker
   afalg-policy generate seccomp builtin:fips --grant fips-integrity-check --accept fips-integrity-check
-  afalg-policy generate seccomp builtin:baseline --socketcall keep --accept compat-socketcall`,
+  afalg-policy generate seccomp builtin:baseline --socketcall keep --accept compat-socketcall
+  afalg-policy generate seccomp builtin:fips --broker /run/afalg-policy.sock --grant fips-integrity-check`,
 		flags: seccompFlags,
 	}
 }
@@ -76,15 +83,32 @@ func seccompFlags(cmd *cobra.Command) generator {
 
 // addHarden adds the flags of each target that hardens a seccomp profile.
 func addHarden(cmd *cobra.Command, otherwise string) func(gen.Common) (gen.SeccompOptions, error) {
-	socketcall := newChoice(string(gen.SocketcallDeny), string(gen.SocketcallKeep))
+	socketcall := newChoice(string(gen.SocketcallDeny), string(gen.SocketcallKeep), string(gen.SocketcallBroker))
 	addChoice(cmd, socketcall, "socketcall", "", "what becomes of socketcall")
+	broker := cmd.Flags().String("broker", "", "`SOCKET` of the agent that decides at run time")
 	arch := addArch(cmd, otherwise)
 	return func(c gen.Common) (gen.SeccompOptions, error) {
-		machine, err := arch()
-		return gen.SeccompOptions{
-			Common: c, Socketcall: gen.Socketcall(socketcall.value), Host: profile.Host{Arch: machine},
-		}, err
+		o := gen.SeccompOptions{Common: c, Socketcall: gen.Socketcall(socketcall.value), Broker: *broker}
+		if err := checkBroker(cmd, o); err != nil {
+			return o, err
+		}
+		var err error
+		o.Host.Arch, err = arch()
+		return o, err
 	}
+}
+
+func checkBroker(cmd *cobra.Command, o gen.SeccompOptions) error {
+	if !cmd.Flags().Changed("broker") {
+		if o.Socketcall == gen.SocketcallBroker {
+			return usagef("--socketcall broker: name its socket with --broker SOCKET")
+		}
+		return nil
+	}
+	if err := gen.CheckBroker(o.Broker); err != nil {
+		return usagef("--broker: %w", err)
+	}
+	return nil
 }
 
 func readBase(name string, h profile.Host) ([]byte, error) {

@@ -31,6 +31,7 @@ func TestABIsAreApart(t *testing.T) {
 		}{
 			{"socket", a.Socket}, {"socketpair", a.Socketpair}, {"socketcall", a.Socketcall},
 			{"io_uring_setup", a.IOUring}, {"io_uring_enter", a.IOUring + 1}, {"io_uring_register", a.IOUring + 2},
+			{"bind", a.Bind}, {"setsockopt", a.Setsockopt}, {"accept", a.Accept}, {"accept4", a.Accept4},
 		} {
 			if c.nr == 0 {
 				continue
@@ -196,8 +197,11 @@ func TestBuildABI(t *testing.T) {
 		if a.Audit != buildAudits[runtime.GOARCH] || a.Bit != 0 {
 			continue
 		}
-		got := [...]uint32{a.Socket, a.Socketpair, a.IOUring, a.IOUring + 1, a.IOUring + 2}
-		want := [...]uint32{unix.SYS_SOCKET, unix.SYS_SOCKETPAIR, unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER}
+		got := [...]uint32{a.Socket, a.Socketpair, a.IOUring, a.IOUring + 1, a.IOUring + 2, a.Bind, a.Setsockopt, a.Accept4}
+		want := [...]uint32{
+			unix.SYS_SOCKET, unix.SYS_SOCKETPAIR, unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER,
+			unix.SYS_BIND, unix.SYS_SETSOCKOPT, unix.SYS_ACCEPT4,
+		}
 		if got != want {
 			t.Errorf("%s: got %v, want %v", a.Name, got, want)
 		}

@@ -94,6 +94,10 @@ func (h *hardener) denyRest(name string, r profile.Rule) []profile.Rule {
 func (h *hardener) denyFamilies(name string, closed []uint32, compare func(uint64) specs.LinuxSeccompArg) []profile.Rule {
 	var rules []profile.Rule
 	for _, f := range closed {
+		if h.broker && f == afalg.Family && name == "socket" {
+			rules = append(rules, notify(name, compare(uint64(f))))
+			continue
+		}
 		why := fmt.Sprintf("afalg-policy: %s is closed", afalg.FamilyName(f))
 		rules = append(rules, h.deny(why, name, h.errno, compare(uint64(f)))...)
 	}
@@ -103,11 +107,8 @@ func (h *hardener) denyFamilies(name string, closed []uint32, compare func(uint6
 // subtract closes families in a profile that allows by default: denials alone
 // do it, as long as no rule permits more widely.
 func (h *hardener) subtract(name string, base []profile.Rule, closed []uint32) ([]profile.Rule, error) {
-	for _, r := range base {
-		if isPermissive(r.Action) && r.Action != h.base.DefaultAction {
-			return nil, fmt.Errorf("a rule gives %s the action %s while the default is %s: libseccomp would let it swallow the denial; give the call one permissive action",
-				name, r.Action, h.base.DefaultAction)
-		}
+	if err := h.onePermission(name, base); err != nil {
+		return nil, err
 	}
 	rules := slices.DeleteFunc(denials(base), func(r profile.Rule) bool { return comparesOnly(r, closed) })
 	return append(rules, h.denyFamilies(name, closed, lowEquals)...), nil

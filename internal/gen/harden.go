@@ -18,6 +18,9 @@ type Socketcall string
 const (
 	SocketcallDeny Socketcall = "deny"
 	SocketcallKeep Socketcall = "keep"
+	// SocketcallBroker leaves the calls on sockets to the broker, which reads
+	// behind the pointer.
+	SocketcallBroker Socketcall = "broker"
 )
 
 // The numbers of socketcall(2) that reach a family (linux/net.h).
@@ -34,13 +37,16 @@ type closing struct {
 	errno      uint
 	socketcall Socketcall
 	granted    bool // socket(AF_ALG) stays open
+	broker     bool // socket(AF_ALG) is left to the broker
 }
 
 // change tells what hardening did to a base, as far as gaps depend on it.
 type change struct {
-	highbits   bool // other families lost calls with high bits
-	socketRest bool // of socket
-	socketcall bool // the base let socketcall through
+	highbits   bool     // other families lost calls with high bits
+	socketRest bool     // of socket
+	socketcall bool     // the base let socketcall through
+	prctl      bool     // and prctl
+	missing    []string // calls of a session that the base refuses
 }
 
 // isPermissive lists the actions after which the call may run.
@@ -61,18 +67,28 @@ func harden(base *profile.Profile, c closing) (*profile.Profile, change, error) 
 		return nil, change{}, err
 	}
 	out := *base
-	touched, rest := split(base.Syscalls)
+	touched, rest := split(base.Syscalls, c.brokerNames()...)
 	h := hardener{closing: c, base: base}
-	rules := h.socketcallRules(touched["socketcall"])
+	rules, err := h.socketcallRules(touched["socketcall"])
+	if err != nil {
+		return nil, change{}, err
+	}
 	for _, name := range []string{"socket", "socketpair"} {
 		r, err := h.familyRules(name, touched[name])
 		if err != nil {
 			return nil, change{}, err
 		}
-		rules = append(rules, r...)
+		rules = append(rules, h.narrower(r)...)
 	}
 	for _, name := range ioUringCalls {
 		rules = append(rules, h.ioUringRules(name, touched[name])...)
+	}
+	if c.broker {
+		r, err := h.brokerRules(touched)
+		if err != nil {
+			return nil, change{}, err
+		}
+		rules = append(rules, r...)
 	}
 	out.Syscalls = append(rules, rest...)
 	return &out, h.change, nil
@@ -120,10 +136,11 @@ func knownAction(a specs.LinuxSeccompAction) bool {
 }
 
 // split takes the rules of the calls that hardening is about out of a profile,
-// one name and one set of comparisons each.
-func split(rules []profile.Rule) (touched map[string][]profile.Rule, rest []profile.Rule) {
+// one name and one set of comparisons each. further are the calls besides those
+// of the routes.
+func split(rules []profile.Rule, further ...string) (touched map[string][]profile.Rule, rest []profile.Rule) {
 	touched = map[string][]profile.Rule{}
-	ours := append([]string{"socket", "socketpair", "socketcall"}, ioUringCalls...)
+	ours := slices.Concat([]string{"socket", "socketpair", "socketcall"}, ioUringCalls, further)
 	for _, r := range rules {
 		names := slices.Clone(r.Names)
 		for _, name := range ours {
@@ -192,24 +209,33 @@ func (h *hardener) isDefault(errno uint) bool {
 
 // socketcallRules must come first: an unconditional rule swallows the ones
 // that libseccomp adds for socketcall when it sees a condition on socket.
-func (h *hardener) socketcallRules(base []profile.Rule) []profile.Rule {
-	const why = "afalg-policy: the family is behind a pointer, which seccomp cannot read"
+func (h *hardener) socketcallRules(base []profile.Rule) ([]profile.Rule, error) {
+	if h.broker {
+		return h.brokeredSocketcall(base)
+	}
 	permissive := slices.ContainsFunc(base, func(r profile.Rule) bool { return isPermissive(r.Action) })
 	if isPermissive(h.base.DefaultAction) {
 		h.change.socketcall = true
 		if h.socketcall == SocketcallKeep {
-			return base
+			return base, nil
 		}
 		rules := denials(base)
 		for _, call := range socketcallFamilies {
-			rules = append(rules, h.deny(why, "socketcall", h.errno, lowEquals(call))...)
+			rules = append(rules, h.deny(whySocketcall, "socketcall", h.errno, lowEquals(call))...)
 		}
-		return rules
+		return rules, nil
 	}
 	h.change.socketcall = permissive
 	if h.socketcall == SocketcallKeep && permissive {
-		return base
+		return base, nil
 	}
+	return h.denySocketcall(), nil
+}
+
+const whySocketcall = "afalg-policy: the family is behind a pointer, which seccomp cannot read"
+
+// denySocketcall refuses the whole of socketcall.
+func (h *hardener) denySocketcall() []profile.Rule {
 	errno := h.errno
 	if h.isDefault(errno) {
 		// Equal to the default it would be dropped, and libseccomp's own rule
@@ -219,7 +245,7 @@ func (h *hardener) socketcallRules(base []profile.Rule) []profile.Rule {
 	if h.isDefault(errno) {
 		errno = uint(unix.EPERM)
 	}
-	return h.deny(why, "socketcall", errno)
+	return h.deny(whySocketcall, "socketcall", errno)
 }
 
 // ioUringRules close a call altogether. ENOSYS is what a kernel without
@@ -237,12 +263,14 @@ func (h *hardener) ioUringRules(name string, base []profile.Rule) []profile.Rule
 		// rule of the ABI to code that never loads the call number.
 		return h.deny(why, name, uint(unix.ENOSYS))
 	}
-	// Always true. libseccomp asks for the calls with the fewest comparisons
-	// first, and socket is the one that must not wait behind these.
-	always := func(index uint) specs.LinuxSeccompArg {
-		return specs.LinuxSeccompArg{Index: index, Op: specs.OpGreaterEqual}
-	}
+	// libseccomp asks for the calls with the fewest comparisons first, and
+	// socket is the one that must not wait behind these.
 	return h.deny(why, name, uint(unix.ENOSYS), always(0), always(1))
+}
+
+// always is a comparison that holds for every value.
+func always(index uint) specs.LinuxSeccompArg {
+	return specs.LinuxSeccompArg{Index: index, Op: specs.OpGreaterEqual}
 }
 
 func denials(rules []profile.Rule) []profile.Rule {

@@ -39,7 +39,7 @@ func (c closing) proveProgram(program *seccomp.Program, r seccomp.Runtime, allow
 			return fmt.Errorf("proving the program of %s: %w", r, err)
 		}
 		for _, v := range verdicts {
-			if v.State != verify.Closed && !c.accepts(v.Call, family, allows) {
+			if v.State != verify.Closed && !c.accepts(v, family, allows) {
 				return &OpenError{Runtime: r, Level: program.Level, Family: family, Verdict: v}
 			}
 		}
@@ -63,8 +63,13 @@ func inParallel(n int, f func(i int) error) error {
 	return nil
 }
 
-// accepts tells whether a route is open because the user took that gap on.
-func (c closing) accepts(call afalg.Call, family uint32, allows bool) bool {
+// accepts tells whether a route is open because the user took that gap on, or
+// because the broker answers.
+func (c closing) accepts(v verify.Verdict, family uint32, allows bool) bool {
+	call := v.Call
+	if c.broker && v.State == verify.Listener {
+		return call.Name == "socket" && family == afalg.Family || call.Name == "socketcall" && c.socketcall == SocketcallBroker
+	}
 	if call.Name == "socketcall" {
 		return c.socketcall == SocketcallKeep
 	}

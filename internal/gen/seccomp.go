@@ -33,7 +33,10 @@ type SeccompOptions struct {
 	Base       []byte
 	Format     Format
 	Socketcall Socketcall
-	Host       profile.Host
+	// Broker is the socket of the agent, to which a runtime hands the listener.
+	// With one, AF_ALG is decided at run time, for the rules in Grants alone.
+	Broker string
+	Host   profile.Host
 }
 
 // Seccomp hardens a profile. What it returns has been compiled as each runtime
@@ -87,11 +90,9 @@ func Harden(p *plan.Plan, base *specs.LinuxSeccomp, o SeccompOptions) (*specs.Li
 }
 
 func hardenFor(p *plan.Plan, base *profile.Profile, o SeccompOptions) (*profile.Profile, []Gap, error) {
-	c := closing{
-		families:   closedFamilies(p),
-		errno:      uint(p.SocketErrno.Number),
-		socketcall: o.Socketcall,
-		granted:    len(o.Grants) > 0,
+	c, err := closingOf(p, base, o)
+	if err != nil {
+		return nil, nil, err
 	}
 	hardened, ch, err := harden(base, c)
 	if err != nil {
@@ -104,7 +105,33 @@ func hardenFor(p *plan.Plan, base *profile.Profile, o SeccompOptions) (*profile.
 	if err := o.settle(gaps); err != nil {
 		return nil, gaps, err
 	}
-	return hardened, gaps, proveAll(hardened, c, o)
+	if c.broker {
+		hardened.ListenerPath = o.Broker
+		hardened.ListenerMetadata = plan.Metadata{Policy: p.Digest, Grants: o.Grants}.String()
+	}
+	return hardened, gaps, proveAll(base, hardened, c, o)
+}
+
+// closingOf checks the options that are about the broker.
+func closingOf(p *plan.Plan, base *profile.Profile, o SeccompOptions) (closing, error) {
+	c := closing{
+		families:   closedFamilies(p),
+		errno:      uint(p.SocketErrno.Number),
+		socketcall: o.Socketcall,
+		broker:     o.Broker != "",
+	}
+	c.granted = len(o.Grants) > 0 && !c.broker
+	if err := checkSocketcall(o.Socketcall, c.broker); err != nil {
+		return c, err
+	}
+	if !c.broker {
+		return c, nil
+	}
+	has, _ := socketcallABIs(base, o)
+	if o.Socketcall == SocketcallKeep && has && isPermissive(base.DefaultAction) {
+		return c, fmt.Errorf("socketcall cannot be kept in a profile that allows by default and has a broker: libseccomp would hand parts of it to the broker; use --socketcall deny or broker")
+	}
+	return c, CheckBroker(o.Broker)
 }
 
 // closedFamilies lists AF_ALG and the further families of a plan, sorted.
@@ -139,23 +166,28 @@ func withRecord(p *profile.Profile, made string, gaps []Gap) *profile.Profile {
 
 // proveAll proves a profile for every machine that it is for: the one of the
 // host where it is resolved, each that it names otherwise.
-func proveAll(p *profile.Profile, c closing, o SeccompOptions) error {
+func proveAll(base, p *profile.Profile, c closing, o SeccompOptions) error {
 	hosts := []profile.Host{o.Host}
 	if o.Format == FormatDocker {
-		hosts = hostsOf(p, o.Host)
+		hosts = hostsOf(p, o.Host, c.brokerNames()...)
 	}
-	return inParallel(len(hosts), func(i int) error { return prove(p, hosts[i], c) })
+	return inParallel(len(hosts), func(i int) error {
+		if err := prove(p, hosts[i], c); err != nil || !c.broker {
+			return err
+		}
+		return c.proveBroker(base, p, hosts[i])
+	})
 }
 
 // hostsOf lists the hosts for which a conditional profile is proved: each
 // machine with every capability that a condition names, and with none if a
-// condition is about a call that reaches AF_ALG.
-func hostsOf(p *profile.Profile, h profile.Host) []profile.Host {
+// condition is about a call that reaches AF_ALG, or is one of further.
+func hostsOf(p *profile.Profile, h profile.Host, further ...string) []profile.Host {
 	natives := p.Natives()
 	if len(natives) == 0 {
 		natives = []specs.Arch{h.Arch}
 	}
-	touched, _ := split(p.Syscalls)
+	touched, _ := split(p.Syscalls, further...)
 	conditional := false
 	for _, rules := range touched {
 		conditional = conditional || slices.ContainsFunc(rules, func(r profile.Rule) bool { return r.Conditional() })

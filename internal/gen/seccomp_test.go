@@ -181,7 +181,7 @@ func TestRefusedBases(t *testing.T) {
 		{"kernel", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["a"],"action":"SCMP_ACT_ERRNO","includes":{"minKernel":"new"}}]}`, `kernel version "new"`},
 		{"both arch lists", `{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86"],"archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":[]}],"syscalls":[]}`, "both architectures and archMap"},
 		{"architecture", `{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_PDP11"],"syscalls":[]}`, `unknown architecture "SCMP_ARCH_PDP11"`},
-		{"mixed permissions", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["socket"],"action":"SCMP_ACT_LOG"}]}`, "would let it swallow the denial"},
+		{"mixed permissions", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["socket"],"action":"SCMP_ACT_LOG"}]}`, "would let it swallow what is added"},
 		{"binary junk", "\x7fELF\x02\x01", "1:1: invalid character"},
 		{"truncated", `{"defaultAction":`, "unexpected end of JSON input"},
 		{"not an object", `[]`, "cannot unmarshal array"},

@@ -43,6 +43,7 @@ func TestNumbers(t *testing.T) {
 		for name, want := range map[string]uint32{
 			"socket": abi.Socket, "socketpair": abi.Socketpair, "socketcall": abi.Socketcall,
 			"io_uring_setup": abi.IOUring, "io_uring_enter": abi.IOUring + 1, "io_uring_register": abi.IOUring + 2,
+			"bind": abi.Bind, "setsockopt": abi.Setsockopt, "accept": abi.Accept, "accept4": abi.Accept4,
 		} {
 			if want == 0 {
 				if nr, err := libseccomp.GetSyscallFromNameByArch(name, scmp); err == nil && nr > 0 {
