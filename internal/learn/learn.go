@@ -1,0 +1,164 @@
+// Package learn collects which executable used which algorithm, and writes the
+// least policy that allows it.
+package learn
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
+)
+
+// What a Recorder keeps. A workload chooses what it uses, so it must not be
+// able to fill the memory, or a policy beyond what a parser reads.
+const (
+	MaxUses        = policy.MaxRules // different uses that go into the policy
+	MaxUnexpressed = 1_000           // different uses that cannot
+	maxComment     = 64 << 10        // bytes of the comment that heads the file
+	maxRules       = policy.MaxSize - maxComment - 1<<10
+)
+
+// Use is one algorithm as one executable asked for it.
+type Use struct {
+	Binary    string // absolute path, as the kernel shows it
+	SHA256    string // of that executable, lower-case hex
+	Algorithm afalg.Algorithm
+}
+
+// Unexpressed is a use that no rule can stand for.
+type Unexpressed struct {
+	Use    Use // over-long strings cut
+	Reason string
+	Count  int // how often it was recorded
+}
+
+// Recorder collects uses. The zero Recorder is empty and ready; its methods may
+// be called at the same time.
+type Recorder struct {
+	mu          sync.Mutex
+	uses        map[Use]bool
+	binaries    map[binary]bool
+	unexpressed map[Use]*Unexpressed
+	size        int // bytes that the rules take at most
+	lost        int
+}
+
+// binary is what a rule is about.
+type binary struct{ path, sha256 string }
+
+// Record adds a use. A use that comes for the first time when the recorder is
+// full is counted, and not kept.
+func (r *Recorder) Record(u Use) {
+	u = u.cut()
+	if r.again(u) {
+		return
+	}
+	reason := unexpressible(u) // slow, and others may record meanwhile
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.seen(u) && !r.add(u, reason) {
+		r.lost++
+	}
+}
+
+func (r *Recorder) again(u Use) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen(u)
+}
+
+// seen tells whether the use is kept already, and counts it.
+func (r *Recorder) seen(u Use) bool {
+	if e, ok := r.unexpressed[u]; ok {
+		e.Count++
+		return true
+	}
+	return r.uses[u]
+}
+
+// add keeps a new use, unless there is no room.
+func (r *Recorder) add(u Use, reason string) bool {
+	if r.uses == nil {
+		r.uses, r.binaries, r.unexpressed = map[Use]bool{}, map[binary]bool{}, map[Use]*Unexpressed{}
+	}
+	if reason != "" {
+		if len(r.unexpressed) == MaxUnexpressed {
+			return false
+		}
+		r.unexpressed[u] = &Unexpressed{u, reason, 1}
+		return true
+	}
+	b := binary{u.Binary, u.SHA256}
+	size := r.size + algorithmSize(u.Algorithm)
+	if !r.binaries[b] {
+		size += ruleSize(b)
+	}
+	if len(r.uses) == MaxUses || size > maxRules {
+		return false
+	}
+	r.size, r.binaries[b], r.uses[u] = size, true, true
+	return true
+}
+
+// ruleSize is what policy.Format needs at most for a rule, apart from its
+// algorithms: its keys, with all types, a rule name and a digest.
+func ruleSize(b binary) int { return 320 + len(strconv.Quote(b.path)) }
+
+func algorithmSize(a afalg.Algorithm) int { return len(a.Name) + len(`"", `) }
+
+// cut shortens what is too long for a policy anyway, so that it stays too long.
+func (u Use) cut() Use {
+	const maxPath, hexDigits, maxType = 4095, 64, 64
+	u.Binary = shorten(u.Binary, maxPath)
+	u.SHA256 = shorten(u.SHA256, hexDigits)
+	u.Algorithm.Type = afalg.Type(shorten(string(u.Algorithm.Type), maxType))
+	u.Algorithm.Name = shorten(u.Algorithm.Name, afalg.MaxLongName)
+	return u
+}
+
+func shorten(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.Clone(s[:most+1]) // not to keep the rest alive
+}
+
+// Unexpressed lists the uses that are not in the policy, sorted.
+func (r *Recorder) Unexpressed() []Unexpressed {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []Unexpressed
+	for _, e := range r.unexpressed {
+		all = append(all, *e)
+	}
+	slices.SortFunc(all, func(a, b Unexpressed) int { return compareUses(a.Use, b.Use) })
+	return all
+}
+
+// Lost counts how often something new was recorded when there was no room.
+func (r *Recorder) Lost() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
+}
+
+// sorted lists the uses that go into the policy, those of a binary together.
+func (r *Recorder) sorted() []Use {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(r.uses), compareUses)
+}
+
+func compareUses(a, b Use) int {
+	return cmp.Or(
+		cmp.Compare(a.Binary, b.Binary),
+		cmp.Compare(a.SHA256, b.SHA256),
+		cmp.Compare(a.Algorithm.Type, b.Algorithm.Type),
+		cmp.Compare(a.Algorithm.Name, b.Algorithm.Name),
+	)
+}

@@ -1,0 +1,90 @@
+package telemetry
+
+import "time"
+
+// writer is the goroutine of a log: it alone waits for what is written to.
+type writer struct {
+	log *Log
+	out *liner
+	// lost counts what could not be written, and why.
+	lost uint64
+	err  error
+}
+
+func (w *writer) run() {
+	defer close(w.log.done)
+	var tick <-chan time.Time // while anything is kept of a source
+	for {
+		select {
+		case e := <-w.log.queue:
+			w.entry(&e)
+			if tick == nil {
+				tick = time.After(quiet)
+			}
+		case <-tick:
+			if tick = nil; w.sweep(false) {
+				tick = time.After(quiet)
+			}
+		case written := <-w.log.flush:
+			w.drain()
+			close(written)
+		case <-w.log.stop:
+			w.drain()
+			return
+		}
+	}
+}
+
+// drain writes what is queued by now, and all counts.
+func (w *writer) drain() {
+	for range len(w.log.queue) {
+		e := <-w.log.queue
+		w.entry(&e)
+	}
+	w.sweep(true)
+	w.recover() // what the sweep could not write
+}
+
+func (w *writer) entry(e *entry) {
+	w.recover()
+	w.account(w.out.entry(e), 1+e.dropped)
+}
+
+// sweep tells whether there is anything left to sweep.
+func (w *writer) sweep(all bool) bool {
+	w.log.mu.Lock()
+	list := w.log.keeper.sweep(time.Now(), all)
+	more := len(w.log.keeper.groups) > 0
+	w.log.mu.Unlock()
+	w.recover()
+	for i := range list {
+		w.account(w.out.summary(&list[i]), list[i].dropped)
+	}
+	return more || w.lost > 0
+}
+
+// recover tells what could not be written, if that can be written by now.
+func (w *writer) recover() {
+	if w.lost == 0 {
+		return
+	}
+	s := summary{groupKey: groupKey{kind: kinds}, dropped: w.lost, uid: -1, err: w.err}
+	if w.out.summary(&s) == nil {
+		w.tell(w.lost)
+		w.lost, w.err = 0, nil
+	}
+}
+
+func (w *writer) account(err error, n uint64) {
+	if err != nil {
+		w.lost, w.err = w.lost+n, err
+		return
+	}
+	w.tell(n)
+}
+
+func (w *writer) tell(n uint64) {
+	w.log.mu.Lock()
+	w.log.told += n
+	w.log.mu.Unlock()
+}
