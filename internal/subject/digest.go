@@ -151,7 +151,10 @@ func (d *digests) hash(dir int, v version) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read exe: %w", err)
 	}
-	return sum, same(fd, v)
+	if err := same(fd, v); err != nil {
+		return "", err
+	}
+	return sum, nil
 }
 
 func same(fd int, v version) error {

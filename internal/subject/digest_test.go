@@ -192,6 +192,30 @@ func TestChangeWhileReading(t *testing.T) {
 	}
 }
 
+// A change that leaves the size alone shows after the last read only.
+func TestChangeAfterTheFirstRead(t *testing.T) {
+	d := newDigests(1, 1<<30)
+	path := filepath.Join(publicDir(t), "exe") // opened as /proc/TID/exe is
+	must(t, os.WriteFile(path, nil, 0o600))
+	must(t, os.Truncate(path, 256<<20)) // 100 ms at the least
+	dir, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(dir)
+	v, err := statAt(dir, "exe", 0)
+	must(t, err)
+	before := bytesRead(t)
+	result := make(chan error)
+	go func() {
+		_, err := d.hash(dir, v.version)
+		result <- err
+	}()
+	waitFor(t, func() bool { return bytesRead(t)-before > 1<<20 })
+	must(t, os.Chmod(path, 0o700))
+	if err := <-result; err != errChanged {
+		t.Errorf("%v, want %v", err, errChanged)
+	}
+}
+
 func seekStart(f *os.File) error {
 	_, err := f.Seek(0, 0)
 	return err

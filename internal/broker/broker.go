@@ -1,0 +1,183 @@
+// Package broker decides the calls of AF_ALG that a filter traps, and carries
+// out what the plan allows. It is the supervisor of seccomp(2).
+//
+// A supervisor cannot check an address in the caller's memory and then let the
+// call go on: the memory may change in between. So a workload never holds a
+// parent socket, the one that is bound:
+//
+//   - socket(AF_ALG) returns a placeholder, one end of a Unix socket pair. The
+//     broker keeps the other end, and the real parent.
+//   - bind on a placeholder: the broker copies the address once, decides, and
+//     binds its own copy on the parent.
+//   - setsockopt(SOL_ALG) on a placeholder: the key, or the size of the
+//     authentication tag, is set on the parent.
+//   - accept without an address on a placeholder: the broker decides again,
+//     and returns the operation socket itself. Data flows without the broker.
+//   - When the last copy of the placeholder is closed, the kept end hangs up,
+//     and the parent is closed.
+//
+// On any other descriptor these calls go on in the kernel. That is safe
+// whatever the caller does meanwhile, because nothing in the workload is a
+// parent socket.
+//
+// What cannot be established is denied: a dead helper, an unreadable address, a
+// full table.
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/afalg-policy/afalg-policy/internal/notify"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/subject"
+)
+
+// Options are what a broker is made of.
+type Options struct {
+	Subjects *subject.Reader
+	Pairs    *Pairs
+	Sockets  *Sockets // for filters that trap socketcall; may be nil
+	Observer Observer // told of every decision; may be nil
+	// UserName finds the name of a uid, "" if there is none; may be nil.
+	UserName func(uid uint32) string
+	// Sessions is how many a workload may have at a time; 1,024 if 0.
+	Sessions int
+	// Crypto carries out what is allowed; the kernel if nil.
+	Crypto Crypto
+}
+
+// Recent is for how long facts of a caller may be reused, but for what it
+// executes: long enough for the calls of a session, which come one after the
+// other.
+const Recent = 5 * time.Millisecond
+
+const (
+	defaultSessions = 1024
+	// maxWorkers bounds how many calls of one workload may be stuck at a time:
+	// in the loading of a module, or in memory that does not come.
+	maxWorkers = notify.SlotCount
+)
+
+// Broker serves any number of listeners.
+type Broker struct {
+	o       Options
+	hot     atomic.Int32 // threads that block for calls
+	steward steward
+}
+
+// New makes a broker.
+func New(o Options) (*Broker, error) {
+	if o.Subjects == nil || o.Pairs == nil {
+		return nil, fmt.Errorf("a broker needs subjects and pairs")
+	}
+	if o.Observer == nil {
+		o.Observer = nobody{}
+	}
+	if o.UserName == nil {
+		o.UserName = func(uint32) string { return "" }
+	}
+	if o.Sessions == 0 {
+		o.Sessions = defaultSessions
+	}
+	if o.Crypto == nil {
+		o.Crypto = Kernel{}
+	}
+	b := &Broker{o: o}
+	b.steward.init()
+	return b, nil
+}
+
+// Close frees what the broker holds. No workload may be served any more.
+func (b *Broker) Close() { b.steward.stop() }
+
+// Workload is the processes under one listener.
+type Workload struct {
+	Name  string // in records
+	plan  atomic.Pointer[plan.Plan]
+	saved []Saved // before and after Serve
+	slots *notify.Slots
+}
+
+// NewWorkload names a workload and what it may do: the plan holds its grants
+// and nothing else.
+func NewWorkload(name string, p *plan.Plan) *Workload {
+	w := &Workload{Name: name}
+	w.SetPlan(p)
+	return w
+}
+
+// SetPlan replaces the plan. Sessions that are bound stay bound; each accept
+// asks the new plan.
+func (w *Workload) SetPlan(p *plan.Plan) { w.plan.Store(p) }
+
+// Track has the calls under way written down, so that whoever comes after a
+// broker that was killed can end them (notify.Listener.FailLost).
+func (w *Workload) Track(slots *notify.Slots) { w.slots = slots }
+
+// ErrInterrupted says that serving a workload was stopped, and not that it
+// ended.
+var ErrInterrupted = errors.New("interrupted")
+
+// Serve answers the calls of a workload until no process of it is left (nil),
+// or ctx ends (ErrInterrupted). It does not close the listener: calls that wait
+// then are answered by whoever serves it next, or fail when it closes. Sessions
+// end with the workload; those open at an interruption are for Save, and must be
+// closed or restored.
+func (b *Broker) Serve(ctx context.Context, l *notify.Listener, w *Workload) error {
+	p, err := newPoller(l.FD(), &b.hot)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	s := &server{
+		Broker: b, listener: l, workload: w, poller: p, sessions: newTable(b.o.Sessions, b.o.Observer),
+		workers: map[*worker]bool{}, ended: make(chan struct{}),
+	}
+	b.steward.add(s)
+	defer b.steward.remove(s)
+	s.restore(w.Save())
+	defer s.leave()
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		p.interrupt()
+		close(interrupted)
+	})
+	defer func() {
+		if !stop() {
+			<-interrupted // it writes to what is closed next
+		}
+	}()
+	s.mu.Lock()
+	s.start()
+	s.mu.Unlock()
+	<-s.ended
+	return s.err
+}
+
+// leave closes the sessions of a workload that has ended, and saves those of one
+// that has not.
+func (s *server) leave() {
+	if s.err == ErrInterrupted {
+		s.workload.saved = s.sessions.take()
+	}
+	s.sessions.clear()
+}
+
+// server answers the calls of one workload.
+type server struct {
+	*Broker
+	listener *notify.Listener
+	workload *Workload
+	poller   *poller
+	sessions *table
+
+	mu      sync.Mutex // guards what follows
+	workers map[*worker]bool
+	err     error
+	ended   chan struct{} // closed when the last worker has left
+}

@@ -1,0 +1,162 @@
+package broker
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/notify"
+)
+
+// op is a call that the filters of gen trap.
+type op int
+
+const (
+	opNone op = iota
+	opSocket
+	opBind
+	opSetsockopt
+	opAccept
+	opAccept4
+	opSocketcall
+	opSocketpair // by socketcall only
+)
+
+var opNames = [...]string{"unknown", "socket", "bind", "setsockopt", "accept", "accept4", "socketcall", "socketpair"}
+
+func (o op) String() string { return opNames[o] }
+
+// call is a trapped call.
+type call struct {
+	n     *notify.Notification
+	op    op
+	abi   *afalg.ABI
+	args  [6]uint64
+	start int64
+	// indirect says that the arguments were read from memory, which may have
+	// changed since: the kernel must not carry the call out.
+	indirect bool
+}
+
+type number struct {
+	arch uint32
+	nr   uint32
+}
+
+type entry struct {
+	op  op
+	abi *afalg.ABI
+}
+
+// entries finds what a number means. It is made once, from the kernel's tables.
+var entries = func() map[number]entry {
+	m := map[number]entry{}
+	abis := afalg.ABIs()
+	for i := range abis {
+		a := &abis[i]
+		for op, nr := range map[op]uint32{
+			opSocket: a.Socket, opBind: a.Bind, opSetsockopt: a.Setsockopt,
+			opAccept: a.Accept, opAccept4: a.Accept4, opSocketcall: a.Socketcall,
+		} {
+			if nr != 0 {
+				m[number{a.Audit, a.Bit | nr}] = entry{op, a}
+			}
+		}
+	}
+	return m
+}()
+
+// decode fills in what the call is. False means that it is none of ours.
+func (c *call) decode() bool {
+	e, ok := entries[number{c.n.Data.Arch, uint32(c.n.Data.Nr)}]
+	c.op, c.abi, c.args = e.op, e.abi, c.n.Data.Args
+	if ok && e.abi.Kind == afalg.Compat {
+		// The upper halves of the registers are there and mean nothing.
+		for i := range c.args {
+			c.args[i] = uint64(uint32(c.args[i]))
+		}
+	}
+	return ok
+}
+
+// The calls of socketcall(2) that are trapped (linux/net.h), with the number of
+// their arguments.
+var socketcalls = map[uint64]struct {
+	op   op
+	args int
+}{
+	1:  {opSocket, 3},
+	2:  {opBind, 3},
+	5:  {opAccept, 3},
+	8:  {opSocketpair, 4},
+	14: {opSetsockopt, 5},
+	18: {opAccept4, 4},
+}
+
+// unwrap reads the arguments behind the pointer of socketcall, once. What
+// follows uses this copy only.
+func (s *server) unwrap(c *call) (reply, bool) {
+	inner, ok := socketcalls[c.args[0]]
+	if !ok {
+		return fail(unix.EINVAL), true
+	}
+	word := 8
+	if c.abi.Kind == afalg.Compat {
+		word = 4
+	}
+	buf := make([]byte, word*inner.args)
+	if err := notify.ReadMemory(c.n.TID, c.args[1], buf); err != nil {
+		return s.unreadable(c, err), true
+	}
+	c.op, c.indirect, c.args = inner.op, true, [6]uint64{}
+	for i := range inner.args {
+		if word == 4 {
+			c.args[i] = uint64(binary.NativeEndian.Uint32(buf[4*i:]))
+		} else {
+			c.args[i] = binary.NativeEndian.Uint64(buf[8*i:])
+		}
+	}
+	return reply{}, false
+}
+
+// unreadable answers a call whose memory cannot be read: EFAULT if that is the
+// caller's fault.
+func (s *server) unreadable(c *call, err error) reply {
+	if !errors.Is(err, unix.EFAULT) {
+		s.o.Observer.Failed("memory", fmt.Errorf("read the memory of thread %d: %w", c.n.TID, err))
+	}
+	return fail(unix.EFAULT)
+}
+
+// reply is the answer to a call. The zero reply is a denial.
+type reply struct {
+	kind  replyKind
+	errno unix.Errno
+	value int64
+}
+
+type replyKind int
+
+const (
+	replyFail replyKind = iota
+	replyValue
+	replyContinue
+	replyDone // answered already, or nobody waits
+)
+
+func fail(errno unix.Errno) reply {
+	if errno == 0 { // it would be a success
+		errno = unix.EPERM
+	}
+	return reply{kind: replyFail, errno: errno}
+}
+
+func value(v int64) reply { return reply{kind: replyValue, value: v} }
+
+var (
+	goOn = reply{kind: replyContinue}
+	done = reply{kind: replyDone}
+)

@@ -1,0 +1,69 @@
+package broker
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/notify"
+)
+
+// Saved is a session that outlives the broker that opened it: another one,
+// with the same listener, can go on with it.
+type Saved struct {
+	Inode, Cookie uint64          // of the placeholder
+	Kept, Parent  int             // descriptors
+	Bound         afalg.Algorithm // zero if it is not bound
+}
+
+// Close closes the descriptors of a session that nobody goes on with.
+func (v Saved) Close() { notify.CloseAll([]int{v.Kept, v.Parent}) }
+
+// Restore gives a workload that is not served yet the sessions of an earlier
+// broker. Serve takes them over.
+func (w *Workload) Restore(sessions []Saved) { w.saved = append(w.saved, sessions...) }
+
+// Save returns the sessions that were open when Serve was interrupted, and
+// leaves their descriptors to the caller.
+func (w *Workload) Save() []Saved {
+	saved := w.saved
+	w.saved = nil
+	return saved
+}
+
+// restore registers saved sessions. What cannot be is closed.
+func (s *server) restore(saved []Saved) {
+	for _, v := range saved {
+		// How old it is is not known: old enough to ask for its cookie.
+		ses := &session{identity: identity{v.Inode, v.Cookie}, since: -int64(wrapTime), kept: v.Kept, parent: v.Parent, bound: v.Bound}
+		if !s.sessions.reserve() {
+			v.Close()
+			continue
+		}
+		s.sessions.add(ses)
+		if err := s.poller.watch(ses.kept, ses.inode); err != nil {
+			s.o.Observer.Failed("session", err)
+			s.sessions.remove(ses)
+		}
+	}
+}
+
+// take empties the table and returns what was in it, but for sessions that are
+// being worked on: their calls are lost with the broker.
+func (t *table) take() (saved []Saved) {
+	t.mu.Lock()
+	all := slices.Collect(maps.Values(t.byInode))
+	t.mu.Unlock()
+	for _, ses := range all {
+		if !ses.mu.TryLock() {
+			continue
+		}
+		if ses.kept >= 0 {
+			saved = append(saved, Saved{ses.inode, ses.cookie, ses.kept, ses.parent, ses.bound})
+			ses.kept, ses.parent = -1, -1
+		}
+		ses.mu.Unlock()
+	}
+	t.clear()
+	return saved
+}
