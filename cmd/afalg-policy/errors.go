@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/afalg-policy/afalg-policy/internal/launch"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/spf13/cobra"
 )
@@ -19,6 +20,11 @@ const (
 
 // errNo ends a command whose answer, already printed, is no.
 var errNo = errors.New("no")
+
+// commandStatus ends run with the exit status of the command that it ran.
+type commandStatus int
+
+func (s commandStatus) Error() string { return fmt.Sprintf("the command's exit status was %d", int(s)) }
 
 // usageError is an error of the command line itself.
 type usageError struct{ err error }
@@ -50,12 +56,19 @@ func exitStatus(err error) int {
 	var unable *unableError
 	var unreadable *plan.ReadError
 	var unusable *unusableError
+	var host *launch.HostError
+	var unstarted *launch.CommandError
+	var command commandStatus
 	switch {
 	case err == nil:
 		return exitYes
+	case errors.As(err, &command):
+		return int(command)
+	case errors.As(err, &unstarted):
+		return unstarted.Status
 	case errors.As(err, &usage), errors.As(err, &unreadable), errors.As(err, &unusable):
 		return exitUsage
-	case errors.As(err, &unable):
+	case errors.As(err, &unable), errors.As(err, &host):
 		return exitHost
 	default:
 		return exitNo

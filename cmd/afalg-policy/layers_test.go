@@ -15,7 +15,7 @@ const module = "github.com/afalg-policy/afalg-policy/"
 // layers lists what each package may import of this module; there are no other
 // arrows.
 var layers = map[string][]string{
-	"cmd/afalg-policy":      {"internal/afalg", "internal/gen", "internal/kernel", "internal/live", "internal/plan", "internal/policy", "internal/probe", "internal/profile", "internal/seccomp", "internal/verify", "internal/bpf", "policies"},
+	"cmd/afalg-policy":      {"internal/afalg", "internal/agent", "internal/broker", "internal/gen", "internal/kernel", "internal/launch", "internal/learn", "internal/live", "internal/notify", "internal/plan", "internal/policy", "internal/probe", "internal/profile", "internal/seccomp", "internal/subject", "internal/telemetry", "internal/verify", "internal/bpf", "policies"},
 	"policies":              {},
 	"internal/afalg":        {},
 	"internal/policy":       {"internal/afalg"},
@@ -27,12 +27,19 @@ var layers = map[string][]string{
 	"internal/profile":      {"internal/afalg"},
 	"internal/kernel":       {},
 	"internal/live":         {"internal/bpf"},
+	"internal/notify":       {},
+	"internal/subject":      {},
+	"internal/broker":       {"internal/afalg", "internal/notify", "internal/plan", "internal/subject"},
+	"internal/launch":       {"internal/notify"},
+	"internal/learn":        {"internal/afalg", "internal/policy"},
+	"internal/telemetry":    {"internal/afalg", "internal/broker"},
+	"internal/agent":        {"internal/afalg", "internal/broker", "internal/notify", "internal/plan"},
 	"internal/oracle":       {"internal/afalg", "internal/bpf", "internal/seccomp", "internal/verify"},
 	"internal/probe":        {"internal/afalg", "internal/kernel"},
 	"internal/vmtest":       {"internal/vmtest/wire"},
 	"internal/vmtest/guest": {"internal/vmtest/wire"},
 	"internal/vmtest/wire":  {},
-	"bench":                 {"internal/afalg", "internal/bpf", "internal/gen", "internal/plan", "internal/profile", "internal/seccomp", "internal/verify", "policies"},
+	"bench":                 {"internal/afalg", "internal/bpf", "internal/broker", "internal/launch", "internal/notify", "internal/subject", "internal/telemetry", "internal/telemetry", "internal/gen", "internal/plan", "internal/profile", "internal/seccomp", "internal/verify", "policies"},
 	"scripts/check":         {},
 }
 

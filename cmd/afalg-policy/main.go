@@ -67,12 +67,16 @@ func newRoot(t *tui) *cobra.Command {
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(
+		newAgent(t),
+		newAgentHelper(),
 		newCheck(t),
 		newExplain(t),
 		newGenerate(t),
 		newList(t),
 		newMan(),
 		newProbe(t),
+		newRun(t),
+		newRunBroker(t),
 		newVerify(t),
 		newSchema(t),
 		newVersion(t),

@@ -100,7 +100,8 @@ func (t *tui) verdict(yes bool, word string) string {
 // report prints an error and returns the exit status.
 func (t *tui) report(cmd *cobra.Command, err error) int {
 	status := exitStatus(err)
-	if err == nil || errors.Is(err, errNo) {
+	var command commandStatus
+	if err == nil || errors.Is(err, errNo) || errors.As(err, &command) {
 		return status
 	}
 	var invalid policy.ErrorList

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"encoding/gob"
+	"fmt"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/launch"
+	"github.com/afalg-policy/afalg-policy/internal/notify"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/profile"
+)
+
+const runLong = `Run starts a command, and decides each use of AF_ALG that it and whatever it
+starts make: this binary, this algorithm, nothing else. It takes no LSM and no
+privilege, and closes every other way in, as the generated profiles do.
+
+The command gets the rules that --grant names, and without one, none. Terminal,
+signals, descriptors and exit status are the command's own; a signal that ends
+it gives 128 + its number, a command that is not there 127.
+
+Every decision is a line of JSON. Without --log denials alone are told, on
+standard error; with --log FILE all of them, in the file.
+
+With --learn everything is allowed and nothing enforced, but for the types that
+--deny-type names; what was used is written to a policy at the end.
+
+An ordinary user's command cannot gain privileges (no_new_privs). Nobody's
+command has CAP_SYS_PTRACE, with which it could take the broker apart. If the
+broker is killed, the command and all that it started are killed as well.`
+
+func newRun(t *tui) *cobra.Command {
+	var r runDetails
+	cmd := &cobra.Command{
+		Use:   "run POLICY [flags] -- COMMAND [ARGUMENT]...",
+		Short: "Run a command, and decide each use of AF_ALG that it makes",
+		Long:  runLong,
+		Example: `  afalg-policy run builtin:fips --grant fips-integrity-check -- sha512hmac /boot/vmlinuz
+  afalg-policy run policy.yaml --grant wifi --log /var/log/afalg.json -- /usr/libexec/iwd
+  afalg-policy run builtin:baseline --learn learned.yaml --deny-type aead -- cryptsetup benchmark`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch dash := cmd.ArgsLenAtDash(); {
+			case dash < 0:
+				return usagef(`name the command behind "--"`)
+			case dash == len(args):
+				return usagef(`there is no command behind "--"`)
+			default:
+				return onePolicy(cmd, args[:dash])
+			}
+		},
+		ValidArgsFunction: completePolicy,
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&r.Grants, "grant", nil, "`RULE` of the policy that the command holds; may be repeated")
+	socketcall := newChoice(string(gen.SocketcallDeny), string(gen.SocketcallBroker))
+	addChoice(cmd, socketcall, "socketcall", "", "what becomes of socketcall, by which 32-bit programs make sockets")
+	r.Broker = addBrokerFlags(cmd)
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		r.Policy, r.Grants, r.Socketcall = args[0], unique(r.Grants), socketcall.value
+		return start(t, r, args[1:])
+	}
+	return cmd
+}
+
+// runDetails is what the broker of run has to know.
+type runDetails struct {
+	Policy     string
+	Digest     string // of the plan: the file may change before the broker reads it
+	Grants     []string
+	Socketcall string
+	Broker     *brokerFlags
+}
+
+// start checks all that can be checked before anything is started.
+func start(t *tui, r runDetails, command []string) error {
+	// Without its warnings: what is said here is said among the command's own.
+	p, _, err := plan.Load(r.Policy, readPolicy)
+	if err != nil {
+		return err
+	}
+	if err := checkGrants(p, r.Grants); err != nil {
+		return err
+	}
+	if err := r.Broker.check(); err != nil {
+		return err
+	}
+	if err := launch.CheckInherited(afalg.Family); err != nil {
+		return err
+	}
+	if err := needsBroker(); err != nil {
+		return err
+	}
+	arch, err := profile.ArchByName(runtime.GOARCH)
+	if err != nil {
+		return hostError("make a filter for this machine: %w", err)
+	}
+	filter, _, err := gen.RunFilter(p, gen.RunOptions{Arch: arch, Socketcall: gen.Socketcall(r.Socketcall)})
+	if err != nil {
+		return fmt.Errorf("make the filter: %w", err)
+	}
+	r.Digest = p.Digest
+	var details bytes.Buffer
+	if err := gob.NewEncoder(&details).Encode(r); err != nil {
+		return err
+	}
+	r.Broker.warn(t)
+	status, err := launch.Front(launch.Order{Command: command, Filter: filter, Details: details.Bytes()},
+		[]string{"run-broker"}, broker.MakePairs, broker.MakeSockets)
+	if err != nil {
+		return err
+	}
+	return commandStatus(status)
+}
+
+// newRunBroker is the process that run starts, and that starts the command; see
+// package launch.
+func newRunBroker(t *tui) *cobra.Command {
+	return &cobra.Command{
+		Use:     "run-broker DESCRIPTOR...",
+		Short:   "The broker of run",
+		Long:    "Run-broker is what run starts, to decide about what the command does.",
+		Example: `  afalg-policy run-broker 64 65`,
+		Hidden:  true,
+		Args:    cobra.MinimumNArgs(1),
+		RunE:    func(_ *cobra.Command, args []string) error { return runBroker(t, args) },
+	}
+}
+
+func runBroker(t *tui, args []string) error {
+	// Decisions take microseconds. A second processor would gain little, and the
+	// runtime's threads would look for work on the command's.
+	runtime.GOMAXPROCS(1)
+	a, err := launch.Attach(args)
+	if err != nil {
+		return err
+	}
+	var r runDetails
+	if err := gob.NewDecoder(bytes.NewReader(a.Order.Details)).Decode(&r); err != nil || len(a.Helpers) != 2 {
+		return usagef("this command is started by run only")
+	}
+	p, err := r.plan()
+	if err != nil {
+		return err
+	}
+	e, err := r.Broker.open(t, p, engineOptions{
+		pairs: broker.NewPairs(a.Helpers[0]), sockets: broker.NewSockets(a.Helpers[1]), terse: true, digests: true,
+	})
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	return launch.Broker(a, launch.Service{
+		Serve: func(l *notify.Listener) error { return e.serve(l, "", r.Grants) },
+		Ended: e.save,
+	})
+}
+
+// plan reads the policy again, and refuses another one than was checked.
+func (r runDetails) plan() (*plan.Plan, error) {
+	p, _, err := plan.Load(r.Policy, readPolicy)
+	if err == nil && p.Digest != r.Digest {
+		err = fmt.Errorf("policy %s changed while it was read: run again", r.Policy)
+	}
+	return p, err
+}

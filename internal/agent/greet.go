@@ -1,0 +1,216 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/notify"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+)
+
+// peer is who connected, as the kernel knows it.
+type peer struct {
+	pid int // 0: in a PID namespace that is not seen here
+	uid uint32
+}
+
+// trusted tells whether what a peer says of a container's grants counts.
+func (p peer) trusted() bool { return p.uid == 0 || p.uid == uint32(unix.Geteuid()) }
+
+// self tells whether this process asks itself whether it is alive.
+func (p peer) self() bool { return p.pid == unix.Getpid() }
+
+func (p peer) String() string { return fmt.Sprintf("process %d of user %d", p.pid, p.uid) }
+
+func peerOf(raw syscall.RawConn) (p peer, err error) {
+	failed := raw.Control(func(fd uintptr) {
+		var c *unix.Ucred
+		if c, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			p = peer{int(c.Pid), c.Uid}
+		}
+	})
+	return p, errors.Join(failed, err)
+}
+
+// accept takes connections until the socket is closed. At most maxGreetings
+// are open: others wait in the kernel's queue.
+func (a *Agent) accept() error {
+	for {
+		a.greetings.wait()
+		conn, err := a.socket.AcceptUnix()
+		switch {
+		case err == nil:
+		case isClosed(err):
+			return nil
+		case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ECONNABORTED):
+			a.failed("accept", fmt.Errorf("accept a connection: %w", err))
+			time.Sleep(100 * time.Millisecond)
+			continue
+		default:
+			return hostErrorf("accept a connection: %w", err)
+		}
+		a.welcome(conn)
+	}
+}
+
+// welcome talks to a peer, unless it has connections enough.
+func (a *Agent) welcome(conn *net.UnixConn) {
+	raw, err := conn.SyscallConn()
+	var p peer
+	if err == nil {
+		p, err = peerOf(raw)
+	}
+	if err == nil && !a.greetings.enter(p) {
+		err = errors.New("it has too many connections")
+	}
+	if err != nil {
+		conn.Close()
+		a.refuse(p, err)
+		return
+	}
+	if !a.begin() {
+		a.greetings.leave(p)
+		conn.Close()
+		return
+	}
+	go func() {
+		defer a.busy.Done()
+		defer a.greetings.leave(p)
+		defer conn.Close()
+		if p.self() {
+			return
+		}
+		conn.SetDeadline(time.Now().Add(a.o.Greeting))
+		if err := a.greet(raw, p); err != nil {
+			a.refuse(p, err)
+		}
+	}()
+}
+
+// begin counts work that stop waits for; false if it does not wait any more.
+func (a *Agent) begin() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stopping {
+		return false
+	}
+	a.busy.Add(1)
+	return true
+}
+
+// refuse tells of a peer. One that is not trusted cannot fill the log.
+func (a *Agent) refuse(p peer, err error) {
+	if !p.trusted() && !a.refusals.allow() {
+		return
+	}
+	err = fmt.Errorf("%v: %w", p, err)
+	if n := a.refusals.unsaid(); n > 0 {
+		err = fmt.Errorf("%w (%d more were not told)", err, n)
+	}
+	a.failed("peer", err)
+}
+
+// greet takes a container from a peer.
+func (a *Agent) greet(raw syscall.RawConn, p peer) error {
+	m := &messages{raw: raw}
+	defer func() { notify.CloseAll(m.fds) }()
+	s, err := readState(m)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("its state did not come within %v", a.o.Greeting)
+	}
+	if err != nil {
+		return err
+	}
+	i, err := listenerIndex(s.Fds, len(m.fds))
+	if err != nil {
+		return fmt.Errorf("container %q: %w", s.State.ID, err)
+	}
+	fd := m.fds[i]
+	m.fds = append(m.fds[:i:i], m.fds[i+1:]...)
+	l, err := notify.NewListener(fd)
+	if err != nil {
+		return fmt.Errorf("container %q: %w", s.State.ID, err)
+	}
+	if err := a.inspect(p, s.Pid); err != nil {
+		l.Close()
+		return fmt.Errorf("container %q is refused, its trapped calls fail with ENOSYS: %w", s.State.ID, err)
+	}
+	r := record{ID: s.State.ID, PID: s.Pid, UID: p.uid, Trusted: p.trusted()}
+	r.Grants = a.grants(p, r.ID, s.Metadata)
+	return a.admit(r, l)
+}
+
+// grants reads the names of rules that come with a container. What cannot be
+// read grants nothing.
+func (a *Agent) grants(p peer, id, metadata string) []string {
+	if metadata == "" {
+		return nil
+	}
+	m, err := plan.ParseMetadata(metadata)
+	switch {
+	case !p.trusted():
+		if err == nil && len(m.Grants) > 0 {
+			a.refuse(p, fmt.Errorf("container %q is served without its grants: they count only if root or user %d sends them", id, unix.Geteuid()))
+		}
+		return nil
+	case err != nil:
+		a.failed("metadata", fmt.Errorf("container %q is served without grants: %w", id, err))
+		return nil
+	}
+	return m.Grants
+}
+
+// inspect looks at the process that a peer names: whether it is under a filter,
+// and holds what no filter sees.
+func (a *Agent) inspect(p peer, pid int) error {
+	if p.pid == 0 {
+		return errors.New("it is in a PID namespace that is not seen here, and process ids mean nothing")
+	}
+	if err := samePIDs(p.pid); err != nil {
+		return err
+	}
+	if err := underFilter(pid); err != nil {
+		return err
+	}
+	return checkDescriptors(pid, protocolALG)
+}
+
+// messages reads from a connection. Descriptors may come with the first
+// message.
+type messages struct {
+	raw   syscall.RawConn
+	fds   []int
+	begun bool
+}
+
+func (m *messages) Read(p []byte) (n int, err error) {
+	most := maxFDs
+	if m.begun {
+		most = 0
+	}
+	var fds []int
+	failed := m.raw.Read(func(fd uintptr) bool {
+		n, fds, err = notify.ReceiveFDs(int(fd), p, most)
+		return err != unix.EAGAIN
+	})
+	if failed != nil {
+		return 0, failed
+	}
+	if err != nil {
+		return 0, err
+	}
+	if !m.begun {
+		m.begun, m.fds = true, fds
+	}
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}

@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+const (
+	maxState = 1 << 20 // bytes of JSON
+	maxFDs   = 16      // with one message; the specification names one
+	maxID    = 256     // bytes
+	maxPID   = 1 << 22 // PID_MAX_LIMIT (linux/threads.h)
+)
+
+// errTooLong is for a state that does not end.
+var errTooLong = fmt.Errorf("a state of more than %d bytes", maxState)
+
+// readState reads a ContainerProcessState, which may come in pieces, and stops
+// at its end: a peer need not close. Keys that it does not know are those of
+// another version.
+func readState(r io.Reader) (*specs.ContainerProcessState, error) {
+	d := json.NewDecoder(&limited{r, maxState})
+	var s specs.ContainerProcessState
+	switch err := d.Decode(&s); {
+	case errors.Is(err, io.EOF):
+		return nil, errors.New("closed without a word")
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, errors.New("closed in the middle of its state")
+	case err != nil:
+		return nil, fmt.Errorf("read the state: %w", err)
+	}
+	rest, err := io.ReadAll(d.Buffered())
+	if err != nil || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("more than a state in the message")
+	}
+	return &s, checkState(&s)
+}
+
+func checkState(s *specs.ContainerProcessState) error {
+	id := s.State.ID
+	printable := utf8.ValidString(id) && !bytes.ContainsFunc([]byte(id), func(r rune) bool { return !unicode.IsPrint(r) })
+	switch {
+	case id == "" || len(id) > maxID || !printable:
+		return fmt.Errorf("the container's id %.64q is not one", id)
+	case s.Pid < 1 || s.Pid > maxPID:
+		return fmt.Errorf("container %q: its process %d is not one", id, s.Pid)
+	}
+	return nil
+}
+
+// listenerIndex tells which of the descriptors that came along is the listener.
+func listenerIndex(names []string, fds int) (int, error) {
+	i := slices.Index(names, specs.SeccompFdName)
+	switch {
+	case fds == 0:
+		return -1, errors.New("no descriptor came with the state")
+	case fds != len(names):
+		return -1, fmt.Errorf("%d descriptors came with a state that names %d", fds, len(names))
+	case i < 0:
+		return -1, fmt.Errorf("none of the descriptors is named %s", specs.SeccompFdName)
+	case slices.Contains(names[i+1:], specs.SeccompFdName):
+		return -1, fmt.Errorf("more than one descriptor is named %s", specs.SeccompFdName)
+	}
+	return i, nil
+}
+
+// limited fails where io.LimitReader would end.
+type limited struct {
+	r    io.Reader
+	left int
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	if l.left == 0 {
+		return 0, errTooLong
+	}
+	n, err := l.r.Read(p[:min(len(p), l.left)])
+	l.left -= n
+	return n, err
+}
