@@ -35,8 +35,8 @@ func testRoutes(t *testing.T, vm *VM) {
 	}
 }
 
-// compareRoutes compares the prober's result with the column of a table.
-func compareRoutes(t *testing.T, want map[string]string, r Result) {
+// routesOf reads the prober's result, a cell for each route.
+func routesOf(t *testing.T, r Result) map[string]string {
 	t.Helper()
 	var report probe.Report
 	if err := json.Unmarshal(r.Stdout, &report); err != nil {
@@ -46,6 +46,13 @@ func compareRoutes(t *testing.T, want map[string]string, r Result) {
 	for _, route := range report.Routes {
 		got[string(route.Route)] = routeCell(route)
 	}
+	return got
+}
+
+// compareRoutes compares the prober's result with the column of a table.
+func compareRoutes(t *testing.T, want map[string]string, r Result) {
+	t.Helper()
+	got := routesOf(t, r)
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("-want +got:\n%s\n%s", d, r.Stdout)
 	}

@@ -1,0 +1,142 @@
+//go:build vm
+
+package vmtest
+
+import (
+	"bytes"
+	"os"
+	"path"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/afalg-policy/afalg-policy/internal/vmtest/wire"
+)
+
+const agentUnit = "afalg-policy-agent"
+
+// answering is a container's command that uses AF_ALG whenever it is told to:
+// by the session that it has, and by a new one if that is lost.
+const answering = `mkfifo /tmp/ask /tmp/answer
+python3 -c '
+import socket
+def session():
+    parent = socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET)
+    parent.bind(("hash", "hmac(sha512)"))
+    parent.setsockopt(socket.SOL_ALG, socket.ALG_SET_KEY, b"key")
+    return parent
+def digest(parent):
+    with parent.accept()[0] as op:
+        op.sendall(open("/etc/debian_version", "rb").read())
+        return op.recv(64).hex()
+parent = session()
+open("/tmp/answer", "w").write("up")
+while True:
+    open("/tmp/ask").read()
+    try:
+        text = "old " + digest(parent)
+    except OSError:
+        try:
+            parent = session()
+            text = "new " + digest(parent)
+        except OSError as e:
+            text = e.strerror
+    open("/tmp/answer", "w").write(text)
+' &
+cat /tmp/answer >/tmp/ready
+while :; do sleep 1; done`
+
+// TestAgentSystemd runs the agent as the service that is shipped, restarts and
+// kills it, and asks a container that was there before.
+func TestAgentSystemd(t *testing.T) {
+	vm := Boot(t, "6.12", Options{Systemd: true})
+	vm.Output(t, "cp", program(t), "/usr/local/bin/afalg-policy")
+	vm.WriteFile(t, agentPolicy, systemdPolicy(t), 0o644)
+	for _, kind := range []string{".service", ".socket"} {
+		unit, err := os.ReadFile("../../dist/" + agentUnit + kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		vm.WriteFile(t, "/etc/systemd/system/"+agentUnit+kind, unit, 0o644)
+	}
+	// There is no journal.
+	vm.WriteFile(t, "/etc/systemd/system/"+agentUnit+".service.d/log.conf", []byte("[Service]\nStandardError=append:"+agentLog+"\n"), 0o644)
+	vm.Output(t, "systemctl", "daemon-reload")
+	vm.Output(t, "systemctl", "start", agentUnit+".socket")
+	c := startAnswering(t, vm)
+	c.expect("at first", "old")
+
+	vm.Output(t, "systemctl", "restart", agentUnit)
+	c.expect("after a restart", "old")
+
+	vm.Output(t, "systemctl", "kill", "--kill-who=main", "--signal=KILL", agentUnit)
+	c.expect("after the agent was killed", "new")
+
+	vm.WriteFile(t, agentPolicy, []byte("version: 1\nname: [\n"), 0o644)
+	vm.Output(t, "systemctl", "reload", agentUnit)
+	c.expect("after an invalid policy", "old")
+
+	vm.WriteFile(t, agentPolicy, []byte("version: 1\nname: nothing\n"), 0o644)
+	vm.Output(t, "systemctl", "reload", agentUnit)
+	c.expect("after a policy without the rule", "Address family not supported by protocol")
+
+	vm.WriteFile(t, agentPolicy, systemdPolicy(t), 0o644)
+	vm.Output(t, "systemctl", "reload", agentUnit)
+	c.expect("after the first policy again", "old")
+
+	vm.Output(t, "systemctl", "stop", agentUnit+".socket", agentUnit+".service")
+	c.expect("after the agent was stopped", "Function not implemented")
+}
+
+// systemdPolicy allows python, by its digest.
+func systemdPolicy(t *testing.T) []byte {
+	python, err := filepath.EvalSymlinks("/usr/bin/python3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := containerPolicy(t)
+	return bytes.Replace(policy, []byte("    binaries:\n"), []byte("    binaries:\n      - path: "+python+"\n        sha256: "+digestOf(t, python)+"\n"), 1)
+}
+
+// answerer is a running container.
+type answerer struct {
+	t  *testing.T
+	vm *VM
+	id string
+}
+
+func startAnswering(t *testing.T, vm *VM) answerer {
+	t.Helper()
+	spec := Container{Rootfs: vm.HostRoot(t), Seccomp: agentProfile(t, "--grant", "digest"), Args: []string{"sh", "-c", answering}}
+	config, err := spec.Spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle := wire.RunDir + "/answering"
+	vm.WriteFile(t, path.Join(bundle, "config.json"), config, 0o644)
+	c := answerer{t, vm, "answering"}
+	vm.Output(t, "sh", "-c", "cd "+bundle+" && runc run --detach "+c.id+" </dev/null >/run/answering.out 2>&1; cat /run/answering.out >&2")
+	if got := c.exec("until [ -s /tmp/ready ]; do sleep .1; done; cat /tmp/ready"); got != "up" {
+		t.Fatalf("the container says %q\n%s", got, vm.Run(t, "sh", "-c", "cat /run/answering.out "+agentLog).Stdout)
+	}
+	return c
+}
+
+func (c answerer) exec(script string) string {
+	c.t.Helper()
+	pid := c.vm.Output(c.t, "sh", "-c", "runc state "+c.id+` | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'`)
+	r := c.vm.Command(c.t, Command{Args: []string{"nsenter", "-t", pid, "-m", "sh", "-c", script}, Timeout: time.Minute})
+	return string(r.Stdout) + string(r.Stderr)
+}
+
+// expect has the container accept: on the "old" session, which it has, or on a
+// "new" one, or fail with an error.
+func (c answerer) expect(when, want string) {
+	c.t.Helper()
+	if want == "old" || want == "new" {
+		want += " " + wantDigest(c.t, c.vm)
+	}
+	if got := c.exec("echo >/tmp/ask; timeout 30 cat /tmp/answer"); got != want {
+		c.t.Errorf("%s: the container says %q, want %q", when, got, want)
+	}
+}
