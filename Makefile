@@ -41,9 +41,11 @@ generate: ## rewrite the files that are made from the code
 	go generate ./...
 
 .PHONY: bench
-bench: ## what the filters and the generator cost
+bench: ## what the filters, the generator and the broker cost
 	scripts/install build
 	go run ./bench
+	go run ./bench -broker
+	go run ./bench -broker -busy
 
 .PHONY: clean
 clean: ## remove what the other targets made here

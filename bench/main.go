@@ -5,6 +5,8 @@
 //	go run ./bench            the tables
 //	go run ./bench -rounds 9  more rounds for the times
 //	go run ./bench -verify    what a proof costs, and how it grows
+//	go run ./bench -broker    what the broker costs, beside a minimal one in C
+//	go run ./bench -broker -busy  with many workloads at once
 package main
 
 import (
@@ -28,12 +30,23 @@ func main() {
 	if os.Getenv(childVariable) != "" {
 		os.Exit(child())
 	}
-	rounds := flag.Int("rounds", 5, "rounds of timing, each profile in turn; the median counts")
+	if status, is := stage(os.Args[1:]); is {
+		os.Exit(status)
+	}
+	rounds := flag.Int("rounds", 5, "rounds of timing, each candidate in turn; the median counts")
 	proofs := flag.Bool("verify", false, "print what proofs cost instead")
+	broker := flag.Bool("broker", false, "print what the broker costs instead")
+	busy := flag.Bool("busy", false, "with -broker: with many workloads at once")
+	built := flag.String("programs", "", "with -broker: where its C programs are; they are built if it is left out")
 	flag.Parse()
 	work := run
-	if *proofs {
+	switch {
+	case *proofs:
 		work = benchVerify
+	case *broker && *busy:
+		work = func(rounds int) error { return benchBusy(rounds, *built) }
+	case *broker:
+		work = func(rounds int) error { return benchBroker(rounds, *built) }
 	}
 	if err := work(*rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -2,10 +2,12 @@ package main
 
 import (
 	"errors"
+	"runtime"
 
 	"github.com/spf13/cobra"
 
 	"github.com/afalg-policy/afalg-policy/internal/agent"
+	"github.com/afalg-policy/afalg-policy/internal/broker"
 	"github.com/afalg-policy/afalg-policy/internal/gen"
 )
 
@@ -87,6 +89,7 @@ func runAgent(t *tui, name, socket string, flags *brokerFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	runtime.GOMAXPROCS(broker.Processors)
 	if err := agent.Prepare(); err != nil {
 		return err
 	}

@@ -133,9 +133,7 @@ func newRunBroker(t *tui) *cobra.Command {
 }
 
 func runBroker(t *tui, args []string) error {
-	// Decisions take microseconds. A second processor would gain little, and the
-	// runtime's threads would look for work on the command's.
-	runtime.GOMAXPROCS(1)
+	runtime.GOMAXPROCS(broker.Processors)
 	a, err := launch.Attach(args)
 	if err != nil {
 		return err

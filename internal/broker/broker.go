@@ -32,6 +32,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/subject"
@@ -56,18 +58,30 @@ type Options struct {
 // other.
 const Recent = 5 * time.Millisecond
 
+// Processors is how many the Go runtime of a broker's process should use: one
+// serves, and with a second one idle the runtime does not take the first one
+// away during each system call that is a little longer. More would look for work
+// and find none.
+const Processors = 2
+
 const (
 	defaultSessions = 1024
-	// maxWorkers bounds how many calls of one workload may be stuck at a time:
-	// in the loading of a module, or in memory that does not come.
-	maxWorkers = notify.SlotCount
+	// maxStuck bounds how many calls of one workload may be stuck at a time: in
+	// the loading of a module, or in memory that does not come. maxWorkers bounds
+	// those of all.
+	maxStuck   = 4
+	maxWorkers = 512
 )
 
 // Broker serves any number of listeners.
 type Broker struct {
 	o       Options
-	hot     atomic.Int32 // threads that block for calls
+	hub     *hub
 	steward steward
+	working sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	workers map[*worker]bool
 }
 
 // New makes a broker.
@@ -87,13 +101,25 @@ func New(o Options) (*Broker, error) {
 	if o.Crypto == nil {
 		o.Crypto = Kernel{}
 	}
-	b := &Broker{o: o}
-	b.steward.init()
+	h, err := newHub()
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{o: o, hub: h, workers: map[*worker]bool{}}
+	b.steward.init(b.relieve)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.startWorker()
 	return b, nil
 }
 
 // Close frees what the broker holds. No workload may be served any more.
-func (b *Broker) Close() { b.steward.stop() }
+func (b *Broker) Close() {
+	b.steward.stop()
+	b.hub.interrupt()
+	b.working.Wait()
+	b.hub.close()
+}
 
 // Workload is the processes under one listener.
 type Workload struct {
@@ -129,32 +155,21 @@ var ErrInterrupted = errors.New("interrupted")
 // end with the workload; those open at an interruption are for Save, and must be
 // closed or restored.
 func (b *Broker) Serve(ctx context.Context, l *notify.Listener, w *Workload) error {
-	p, err := newPoller(l.FD(), &b.hot)
+	s := &server{
+		Broker: b, listener: l, workload: w,
+		sessions: newTable(b.o.Sessions, b.o.Observer), ended: make(chan struct{}),
+	}
+	s.restore(w.Save())
+	defer s.leave()
+	var err error
+	// The hub may tell of a call before the tag is known, but only end looks at it.
+	s.mu.Lock()
+	s.tag, err = b.hub.add(l.FD(), unix.EPOLLIN, item{s: s})
+	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	defer p.close()
-	s := &server{
-		Broker: b, listener: l, workload: w, poller: p, sessions: newTable(b.o.Sessions, b.o.Observer),
-		workers: map[*worker]bool{}, ended: make(chan struct{}),
-	}
-	b.steward.add(s)
-	defer b.steward.remove(s)
-	s.restore(w.Save())
-	defer s.leave()
-	interrupted := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		p.interrupt()
-		close(interrupted)
-	})
-	defer func() {
-		if !stop() {
-			<-interrupted // it writes to what is closed next
-		}
-	}()
-	s.mu.Lock()
-	s.start()
-	s.mu.Unlock()
+	defer context.AfterFunc(ctx, func() { s.end(ErrInterrupted) })()
 	<-s.ended
 	return s.err
 }
@@ -163,21 +178,7 @@ func (b *Broker) Serve(ctx context.Context, l *notify.Listener, w *Workload) err
 // that has not.
 func (s *server) leave() {
 	if s.err == ErrInterrupted {
-		s.workload.saved = s.sessions.take()
+		s.workload.saved = s.sessions.take(s.hub)
 	}
-	s.sessions.clear()
-}
-
-// server answers the calls of one workload.
-type server struct {
-	*Broker
-	listener *notify.Listener
-	workload *Workload
-	poller   *poller
-	sessions *table
-
-	mu      sync.Mutex // guards what follows
-	workers map[*worker]bool
-	err     error
-	ended   chan struct{} // closed when the last worker has left
+	s.sessions.clear(s.hub)
 }

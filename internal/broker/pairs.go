@@ -5,24 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// batch is how many pairs the helper makes at a time: one message's worth.
-const batch = 64
+// batch is how many pairs the helper makes at a time.
+const batch = 16
 
 // Pairs are Unix socket pairs from another process. SO_PEERPIDFD on a socket
 // leads to the process that made it, across PID namespaces even: it must not
 // be the broker.
 type Pairs struct {
-	mu     sync.Mutex
 	socket int
-	ready  []pair
-	asked  bool
-	err    error
+	asked  atomic.Bool
+
+	mu    sync.Mutex
+	ready []pair
+	err   error
 }
 
 // pair is a placeholder and the end that the broker keeps.
@@ -56,7 +58,7 @@ func NewPairs(socket int) *Pairs { return &Pairs{socket: socket} }
 func (p *Pairs) take() (pair, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.ready) < batch/2 && !p.asked {
+	if len(p.ready) < batch/2 && !p.asked.Load() {
 		p.ask()
 	}
 	if len(p.ready) == 0 {
@@ -75,14 +77,29 @@ func (p *Pairs) ask() {
 		p.err = fmt.Errorf("ask the helper for socket pairs: %w", err)
 		return
 	}
-	p.asked = true
+	p.asked.Store(true)
+}
+
+// settle takes over a batch that was asked for, if it is there. Descriptors that
+// lie in a socket make work for the kernel whenever anybody closes a Unix socket
+// (unix_gc), so they are not left there.
+func (p *Pairs) settle() {
+	if !p.asked.Load() {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	here := [1]unix.PollFd{{Fd: int32(p.socket), Events: unix.POLLIN}}
+	if n, err := unix.Poll(here[:], 0); n > 0 && err == nil {
+		p.receive()
+	}
 }
 
 func (p *Pairs) receive() {
-	if !p.asked {
+	if !p.asked.Load() {
 		return
 	}
-	p.asked = false
+	p.asked.Store(false)
 	identities := make([]byte, batch*identitySize)
 	n, fds, err := notify.ReceiveFDs(p.socket, identities, 2*batch)
 	switch {
@@ -121,7 +138,10 @@ func MakePairs(socket int) error {
 	for {
 		request := make([]byte, 1)
 		n, _, err := notify.ReceiveFDs(socket, request, 0)
-		if err != nil || n == 0 {
+		if n == 0 || err == unix.ECONNRESET { // with a batch that nobody took
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		identities, fds := makePairs(int(request[0]))

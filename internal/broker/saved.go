@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
@@ -41,16 +43,16 @@ func (s *server) restore(saved []Saved) {
 			continue
 		}
 		s.sessions.add(ses)
-		if err := s.poller.watch(ses.kept, ses.inode); err != nil {
+		if err := s.watch(ses); err != nil {
 			s.o.Observer.Failed("session", err)
-			s.sessions.remove(ses)
+			s.sessions.remove(s.hub, ses)
 		}
 	}
 }
 
 // take empties the table and returns what was in it, but for sessions that are
 // being worked on: their calls are lost with the broker.
-func (t *table) take() (saved []Saved) {
+func (t *table) take(h *hub) (saved []Saved) {
 	t.mu.Lock()
 	all := slices.Collect(maps.Values(t.byInode))
 	t.mu.Unlock()
@@ -59,11 +61,12 @@ func (t *table) take() (saved []Saved) {
 			continue
 		}
 		if ses.kept >= 0 {
+			h.control(unix.EPOLL_CTL_DEL, ses.kept, 0, 0)
 			saved = append(saved, Saved{ses.inode, ses.cookie, ses.kept, ses.parent, ses.bound})
 			ses.kept, ses.parent = -1, -1
 		}
 		ses.mu.Unlock()
 	}
-	t.clear()
+	t.clear(h)
 	return saved
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,84 +14,155 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// worker receives calls and answers them.
-type worker struct {
-	slot     int          // of the workload's slots
-	since    atomic.Int64 // when its call began, in nanoseconds since start; 0 while it waits for one
-	relieved atomic.Bool  // another one receives in its place
+// server answers the calls of one workload.
+type server struct {
+	*Broker
+	listener *notify.Listener
+	workload *Workload
+	sessions *table
+	tag      uint64 // of the listener, in the hub
+
+	mu       sync.Mutex // guards what follows
+	calls    [notify.SlotCount]bool
+	underWay int
+	stuck    int // of these
+	over     bool
+	err      error
+	ended    chan struct{} // closed when it is over, and no call is under way
 }
 
-// start adds a worker. The server is locked.
-func (s *server) start() {
-	w := &worker{slot: s.freeSlot()}
-	s.workers[w] = true
-	go s.work(w)
-}
-
-// freeSlot finds a slot that no worker has; there are as many as workers may be.
-func (s *server) freeSlot() int {
-	var taken [maxWorkers]bool
-	for w := range s.workers {
-		taken[w.slot] = true
-	}
-	return slices.Index(taken[:], false)
-}
-
-func (s *server) work(w *worker) {
-	err := s.serve(w)
+// begin counts a call, and returns its slot; false if there is to be none.
+func (s *server) begin() (slot int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err == nil {
-		s.err = err
+	slot = slices.Index(s.calls[:], false)
+	if s.over || slot < 0 {
+		return 0, false
 	}
-	delete(s.workers, w)
-	if len(s.workers) == 0 {
+	s.calls[slot] = true
+	s.underWay++
+	return slot, true
+}
+
+func (s *server) finish(slot int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls[slot] = false
+	s.underWay--
+	s.settle()
+}
+
+// end stops the serving, for that reason.
+func (s *server) end(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return
+	}
+	s.over, s.err = true, err
+	s.hub.forget(s.tag)
+	s.hub.control(unix.EPOLL_CTL_DEL, s.listener.FD(), 0, 0)
+	s.settle()
+}
+
+// settle tells when nothing is left to do. The server is locked.
+func (s *server) settle() {
+	if s.over && s.underWay == 0 {
 		close(s.ended)
 	}
 }
 
-// serve deals with events until there are no more, or another worker took
-// over.
-func (s *server) serve(w *worker) error {
-	buf := s.listener.Buffer()
-	for !w.relieved.Load() {
-		s.poller.mu.Lock()
-		e, err := s.poller.wait()
-		if err != nil || e.kind == eventEnded || e.kind == eventStop {
-			s.poller.mu.Unlock()
-			return endOf(e, err)
+// noteStuck counts the calls that do not come back. A workload that has too many
+// is not listened to until one of them does.
+func (s *server) noteStuck(change int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.stuck >= maxStuck
+	s.stuck += change
+	if after := s.stuck >= maxStuck; after != before && !s.over {
+		events := uint32(unix.EPOLLIN)
+		if after {
+			events = 0 // its end is told all the same
 		}
-		if e.kind == eventClosed {
-			s.sessions.closed(e.inode)
-			s.poller.mu.Unlock()
-			continue
-		}
-		n, err := s.listener.Receive(buf)
-		if err == nil {
-			s.workload.slots.Set(w.slot, n.ID)
-		}
-		s.poller.mu.Unlock()
-		if errors.Is(err, notify.ErrGone) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		start := now()
-		w.since.Store(start)
-		s.steward.stir()
-		s.handle(&n, start)
-		s.workload.slots.Set(w.slot, 0)
-		w.since.Store(0)
+		s.hub.control(unix.EPOLL_CTL_MOD, s.listener.FD(), events, s.tag)
 	}
-	return nil
 }
 
-func endOf(e event, err error) error {
-	if err == nil && e.kind == eventStop {
-		return ErrInterrupted
+// worker answers calls, of whatever workload.
+type worker struct {
+	since    atomic.Int64 // when its call began, in nanoseconds since start; 0 while it waits for one
+	server   atomic.Pointer[server]
+	relieved atomic.Bool // another one waits in its place
+}
+
+// startWorker adds a worker. The broker is locked.
+func (b *Broker) startWorker() {
+	w := &worker{}
+	b.workers[w] = true
+	b.working.Add(1)
+	go b.work(w)
+}
+
+func (b *Broker) work(w *worker) {
+	defer b.working.Done()
+	var buf notify.Buffer
+	for !w.relieved.Load() {
+		b.hub.waiting.Lock()
+		it, events, ok := b.hub.wait()
+		switch {
+		case !ok:
+			b.hub.waiting.Unlock()
+			return
+		case it.inode != 0:
+			it.s.sessions.closed(b.hub, it.inode)
+			b.hub.waiting.Unlock()
+		case events&unix.EPOLLIN == 0:
+			it.s.end(nil)
+			b.hub.waiting.Unlock()
+		default:
+			if buf == nil {
+				buf = it.s.listener.Buffer()
+			}
+			b.take(w, it.s, buf)
+		}
+		b.o.Pairs.settle()
 	}
-	return err
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.workers, w)
+}
+
+// take receives the call that waits, and answers it. The hub's lock is given
+// back in between.
+func (b *Broker) take(w *worker, s *server, buf notify.Buffer) {
+	slot, ok := s.begin()
+	if !ok {
+		b.hub.waiting.Unlock()
+		return
+	}
+	defer s.finish(slot)
+	n, err := s.listener.Receive(buf)
+	if err == nil {
+		s.workload.slots.Set(slot, n.ID)
+	}
+	b.hub.waiting.Unlock()
+	switch {
+	case errors.Is(err, notify.ErrGone):
+		return
+	case err != nil:
+		s.end(err)
+		return
+	}
+	start := now()
+	w.server.Store(s)
+	w.since.Store(start)
+	b.steward.stir()
+	s.handle(&n, start)
+	s.workload.slots.Set(slot, 0)
+	w.since.Store(0)
+	if w.relieved.Load() {
+		s.noteStuck(-1)
+	}
 }
 
 var started = time.Now()
@@ -100,18 +172,18 @@ func now() int64 { return int64(time.Since(started)) | 1 }
 
 // relieve has stuck workers replaced, as far as the limit goes: they leave
 // when their call is done.
-func (s *server) relieve() (busy bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for w := range s.workers {
+func (b *Broker) relieve() (busy bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for w := range b.workers {
 		since := w.since.Load()
 		if since == 0 {
 			continue
 		}
 		busy = true
-		if now()-since > int64(stuckAfter) && !w.relieved.Load() && len(s.workers) < maxWorkers {
-			w.relieved.Store(true)
-			s.start()
+		if now()-since > int64(stuckAfter) && len(b.workers) < maxWorkers && !w.relieved.Swap(true) {
+			w.server.Load().noteStuck(+1)
+			b.startWorker()
 		}
 	}
 	return busy

@@ -13,6 +13,7 @@ import (
 type session struct {
 	identity // of the placeholder
 	since    int64
+	tag      uint64 // of the kept end, in the hub
 
 	// mu is held for as long as the parent is worked on, and until this
 	// process has closed its copy of an operation socket: while one is open,
@@ -89,7 +90,7 @@ func (t *table) get(inode uint64) *session {
 }
 
 // remove closes a session and gives its room back, once.
-func (t *table) remove(ses *session) {
+func (t *table) remove(h *hub, ses *session) {
 	t.mu.Lock()
 	there := t.byInode[ses.inode] == ses
 	if there {
@@ -98,24 +99,25 @@ func (t *table) remove(ses *session) {
 	}
 	t.mu.Unlock()
 	if there {
+		h.forget(ses.tag)
 		ses.close()
 		t.observer.Sessions(-1)
 	}
 }
 
 // closed removes the session whose placeholder has no copy left.
-func (t *table) closed(inode uint64) {
+func (t *table) closed(h *hub, inode uint64) {
 	if ses := t.get(inode); ses != nil {
-		t.remove(ses)
+		t.remove(h, ses)
 	}
 }
 
 // clear closes what is left when a workload has ended.
-func (t *table) clear() {
+func (t *table) clear(h *hub) {
 	t.mu.Lock()
 	left := slices.Collect(maps.Values(t.byInode))
 	t.mu.Unlock()
 	for _, ses := range left {
-		t.remove(ses)
+		t.remove(h, ses)
 	}
 }

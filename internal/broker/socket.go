@@ -74,13 +74,22 @@ func (s *server) open(c *call, a answer, flags int32) reply {
 	if flags&unix.SOCK_NONBLOCK != 0 {
 		unix.SetNonblock(p.placeholder, true)
 	}
-	if err := s.poller.watch(p.kept, p.inode); err != nil {
+	ses := &session{identity: p.identity, since: now(), kept: p.kept, parent: parent}
+	if err := s.watch(ses); err != nil {
 		notify.CloseAll([]int{p.kept, parent})
 		s.o.Observer.Failed("session", err)
 		return fail(unix.ENFILE)
 	}
 	used = true
-	return s.hand(c, &session{identity: p.identity, since: now(), kept: p.kept, parent: parent}, p.placeholder, flags)
+	return s.hand(c, ses, p.placeholder, flags)
+}
+
+// watch has the hub tell, once, when the kept end hangs up, which is always told.
+// The helper that made the pair may have a copy still, and epoll would go on
+// about that.
+func (s *server) watch(ses *session) (err error) {
+	ses.tag, err = s.hub.add(ses.kept, unix.EPOLLET, item{s, ses.inode})
+	return err
 }
 
 // hand registers the session, then puts the placeholder into the workload: it
@@ -89,7 +98,7 @@ func (s *server) hand(c *call, ses *session, placeholder int, flags int32) reply
 	s.sessions.add(ses)
 	_, err := s.listener.AddFD(c.n.ID, placeholder, flags&unix.SOCK_CLOEXEC != 0, true)
 	if err != nil {
-		s.sessions.remove(ses)
+		s.sessions.remove(s.hub, ses)
 	}
 	return added(err)
 }

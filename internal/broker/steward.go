@@ -1,50 +1,35 @@
 package broker
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// A workload is served by one goroutine, which receives and answers one call
-// after the other: handing calls to others would double the time of each. A
-// call that takes long, because a module is loaded, a large file is hashed or
-// memory does not come, must not hold up the rest of the workload. The steward
-// looks now and then, while there is work at all, and has another goroutine
-// receive in the place of one that is stuck.
+// One goroutine receives and answers one call after the other: handing calls to
+// others would double the time of each. A call that takes long, because a module
+// is loaded, a large file is hashed or memory does not come, must not hold up
+// the rest. The steward looks now and then, while there is work at all, and has
+// another worker wait in the place of one that is stuck.
 
 // stuckAfter is when a call counts as stuck, at the earliest; twice that at
 // the latest.
 const stuckAfter = 50 * time.Millisecond
 
 type steward struct {
-	mu      sync.Mutex
-	servers map[*server]bool
+	relieve func() (busy bool)
 	asleep  atomic.Bool
 	wake    chan struct{}
 	done    chan struct{}
 }
 
-func (st *steward) init() {
-	st.servers = map[*server]bool{}
+func (st *steward) init(relieve func() bool) {
+	st.relieve = relieve
 	st.wake, st.done = make(chan struct{}, 1), make(chan struct{})
 	st.asleep.Store(true)
 	go st.run()
 }
 
 func (st *steward) stop() { close(st.done) }
-
-func (st *steward) add(s *server) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.servers[s] = true
-}
-
-func (st *steward) remove(s *server) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	delete(st.servers, s)
-}
 
 // stir wakes the steward if it sleeps. It costs nothing otherwise.
 func (st *steward) stir() {
@@ -68,7 +53,7 @@ func (st *steward) run() {
 		case <-ticker.C:
 			if st.relieve() {
 				idle = 0
-			} else if idle++; idle > 1 {
+			} else if idle++; idle > calm {
 				ticker.Stop()
 				st.asleep.Store(true)
 				// A call that began meanwhile saw a steward awake.
@@ -80,12 +65,5 @@ func (st *steward) run() {
 	}
 }
 
-// relieve gives every stuck worker a stand-in; it tells whether any was busy.
-func (st *steward) relieve() (busy bool) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	for s := range st.servers {
-		busy = s.relieve() || busy
-	}
-	return busy
-}
+// calm is after how many looks that found nothing to do the steward sleeps.
+const calm = 20

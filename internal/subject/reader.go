@@ -27,7 +27,7 @@ type Options struct {
 
 const (
 	defaultMaxDigest = 256 << 20
-	maxTasks         = 64 // handles of tasks kept open, of three descriptors each
+	maxTasks         = 256 // handles of tasks kept open, of three descriptors each
 )
 
 // Reader tells who threads are. It is safe for concurrent use.
