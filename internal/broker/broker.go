@@ -161,12 +161,8 @@ func (b *Broker) Serve(ctx context.Context, l *notify.Listener, w *Workload) err
 	}
 	s.restore(w.Save())
 	defer s.leave()
-	var err error
-	// The hub may tell of a call before the tag is known, but only end looks at it.
-	s.mu.Lock()
-	s.tag, err = b.hub.add(l.FD(), unix.EPOLLIN, item{s: s})
-	s.mu.Unlock()
-	if err != nil {
+	b.hub.name(&s.tag, item{s: s})
+	if err := b.hub.add(l.FD(), unix.EPOLLIN, s.tag); err != nil {
 		return err
 	}
 	defer context.AfterFunc(ctx, func() { s.end(ErrInterrupted) })()

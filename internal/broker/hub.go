@@ -58,18 +58,23 @@ func (h *hub) control(op, fd int, events uint32, tag uint64) error {
 	return unix.EpollCtl(h.epoll, op, fd, &e)
 }
 
-// add has the hub wait for a descriptor.
-func (h *hub) add(fd int, events uint32, it item) (tag uint64, err error) {
+// name gives an item a tag, before anything is told of it. It is written under
+// the lock, so that whoever finds the item sees it.
+func (h *hub) name(tag *uint64, it item) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.next++
-	tag = h.next
-	h.items[tag] = it
-	h.mu.Unlock()
+	h.items[h.next] = it
+	*tag = h.next
+}
+
+// add has the hub wait for the descriptor of an item.
+func (h *hub) add(fd int, events uint32, tag uint64) error {
 	if err := h.control(unix.EPOLL_CTL_ADD, fd, events, tag); err != nil {
 		h.forget(tag)
-		return 0, fmt.Errorf("wait for a descriptor: %w", err)
+		return fmt.Errorf("wait for a descriptor: %w", err)
 	}
-	return tag, nil
+	return nil
 }
 
 // forget drops what is told of an item from now on.

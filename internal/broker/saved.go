@@ -42,8 +42,11 @@ func (s *server) restore(saved []Saved) {
 			v.Close()
 			continue
 		}
+		s.hub.name(&ses.tag, item{s, ses.inode})
+		tag := ses.tag
 		s.sessions.add(ses)
-		if err := s.watch(ses); err != nil {
+		// From here on it may be closed.
+		if err := s.hub.add(v.Kept, unix.EPOLLET, tag); err != nil {
 			s.o.Observer.Failed("session", err)
 			s.sessions.remove(s.hub, ses)
 		}

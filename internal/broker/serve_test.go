@@ -184,15 +184,24 @@ func TestGivenUp(t *testing.T) {
 	}
 }
 
-// A session that ended while nobody served ends when somebody does, and those
-// that find no room are closed.
+// A session that ended while nobody served ends when somebody does.
 func TestRestored(t *testing.T) {
-	f := serve(t, func(s *setup) { s.sessions = 2 })
+	f := serve(t)
 	gone, left := f.placeholder(), f.bound()
 	f.interrupt()
 	f.close(gone)
+	f.serve()
+	f.checkSessions(1)
+	f.checkOperation(&f.proc, left)
+}
+
+// Sessions that find no room are closed.
+func TestRestoredWithoutRoom(t *testing.T) {
+	f := serve(t, func(s *setup) { s.sessions = 1 })
+	left := f.bound()
+	f.interrupt()
 	saved := f.workload.Save()
-	if len(saved) != 2 {
+	if len(saved) != 1 {
 		t.Errorf("saved %v", saved)
 	}
 	var ends [2]int

@@ -96,12 +96,12 @@ func (t *table) remove(h *hub, ses *session) {
 	if there {
 		delete(t.byInode, ses.inode)
 		t.used--
+		t.observer.Sessions(-1)
 	}
 	t.mu.Unlock()
 	if there {
 		h.forget(ses.tag)
 		ses.close()
-		t.observer.Sessions(-1)
 	}
 }
 

@@ -87,9 +87,9 @@ func (s *server) open(c *call, a answer, flags int32) reply {
 // watch has the hub tell, once, when the kept end hangs up, which is always told.
 // The helper that made the pair may have a copy still, and epoll would go on
 // about that.
-func (s *server) watch(ses *session) (err error) {
-	ses.tag, err = s.hub.add(ses.kept, unix.EPOLLET, item{s, ses.inode})
-	return err
+func (s *server) watch(ses *session) error {
+	s.hub.name(&ses.tag, item{s, ses.inode})
+	return s.hub.add(ses.kept, unix.EPOLLET, ses.tag)
 }
 
 // hand registers the session, then puts the placeholder into the workload: it

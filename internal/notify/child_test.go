@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -229,11 +228,4 @@ func (c *child) kill() {
 	c.Helper()
 	c.Process.Kill()
 	c.Wait()
-}
-
-func (c *child) signal(s syscall.Signal) {
-	c.Helper()
-	if err := c.Process.Signal(s); err != nil {
-		c.Fatal(err)
-	}
 }
