@@ -125,6 +125,9 @@ func (s *server) unwrap(c *call) (reply, bool) {
 // unreadable answers a call whose memory cannot be read: EFAULT if that is the
 // caller's fault.
 func (s *server) unreadable(c *call, err error) reply {
+	if errors.Is(err, unix.ESRCH) { // killed meanwhile
+		return done
+	}
 	if !errors.Is(err, unix.EFAULT) {
 		s.o.Observer.Failed("memory", fmt.Errorf("read the memory of thread %d: %w", c.n.TID, err))
 	}

@@ -49,6 +49,7 @@ while :; do sleep 1; done`
 // TestAgentSystemd runs the agent as the service that is shipped, restarts and
 // kills it, and asks a container that was there before.
 func TestAgentSystemd(t *testing.T) {
+	t.Parallel()
 	vm := Boot(t, "6.12", Options{Systemd: true})
 	vm.Output(t, "cp", program(t), "/usr/local/bin/afalg-policy")
 	vm.WriteFile(t, agentPolicy, systemdPolicy(t), 0o644)

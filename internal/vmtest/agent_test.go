@@ -85,6 +85,7 @@ func said(t *testing.T, vm *VM, granted bool) string {
 }
 
 func TestAgent(t *testing.T) {
+	t.Parallel()
 	for _, version := range Kernels() {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()

@@ -135,6 +135,7 @@ ask("hash", "no-such-hash", digest)
 `
 
 func TestBroker(t *testing.T) {
+	t.Parallel()
 	for _, version := range Kernels() {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
