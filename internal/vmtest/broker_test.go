@@ -147,7 +147,6 @@ func TestBroker(t *testing.T) {
 					t.Run(c.name, func(t *testing.T) { testClient(t, vm, c) })
 				}
 			}
-			t.Run("routes", func(t *testing.T) { testRunRoutes(t, vm) })
 			t.Run("learn", func(t *testing.T) { testLearning(t, vm) })
 		})
 	}
@@ -193,34 +192,6 @@ func testClient(t *testing.T, vm *VM, c client) {
 	}
 	if direct.Exit == 0 && strings.Contains(said(direct), c.denied) && c.name != "stress-ng" {
 		t.Errorf("a direct run says the same:\n%s", said(direct))
-	}
-}
-
-// testRunRoutes asks every route from inside.
-func testRunRoutes(t *testing.T, vm *VM) {
-	ask := func(flags ...string) map[string]string {
-		args := append([]string{program(t), "run", policyPath}, flags...)
-		args = append(append(args, "--", program(t)), probing...)
-		r := vm.Command(t, Command{Args: args, Timeout: 4 * time.Minute})
-		return routesOf(t, r)
-	}
-	closed := map[string]string{
-		"socket": "EAFNOSUPPORT", "socket-highbits": "EAFNOSUPPORT", "compat-socket": "EAFNOSUPPORT",
-		"compat-socketcall": "EAFNOSUPPORT*", "x32-socket": "EAFNOSUPPORT", "io_uring": "ENOSYS*",
-		"socketpair": "EAFNOSUPPORT", "inherited": "closed",
-	}
-	if d := cmp.Diff(closed, ask()); d != "" {
-		t.Errorf("without a grant, -want +got:\n%s", d)
-	}
-	granted := map[string]string{}
-	for route, cell := range closed {
-		granted[route] = cell
-	}
-	for _, route := range []string{"socket", "socket-highbits", "compat-socket", "x32-socket"} {
-		granted[route] = "brokered  ENOENT" // sha256, which the grant does not have
-	}
-	if d := cmp.Diff(granted, ask("--grant", "hmac")); d != "" {
-		t.Errorf("with a grant, -want +got:\n%s", d)
 	}
 }
 
