@@ -31,21 +31,24 @@ func main() {
 type suite struct {
 	name string
 	args []string
-	slow bool
+	// but is a package that ./... does not stand for.
+	but string
 }
 
-// suites lists the tests. Plain and slow runs of the same packages exclude
-// each other.
+// proofs is a package that computes for a minute, and for seven under the race
+// detector, which has nothing to see there: its goroutines share nothing.
+const proofs = "internal/gen"
+
+// suites lists the tests.
 func suites(fast bool) []suite {
-	unit := suite{"tests", []string{"-race", "./..."}, false}
 	if fast {
-		unit.args = []string{"-short", "./..."}
+		return []suite{{name: "tests", args: []string{"-short", "./..."}}}
 	}
-	machines := suite{"tests in virtual machines", []string{"-tags=vm", "-timeout=20m", "./internal/vmtest/..."}, true}
-	if fast {
-		return []suite{unit}
+	return []suite{
+		{name: "tests, race detector", args: []string{"-race"}, but: proofs},
+		{name: "tests of proofs", args: []string{"./" + proofs}},
+		{name: "tests in virtual machines", args: []string{"-tags=vm", "-timeout=20m", "./internal/vmtest/..."}},
 	}
-	return []suite{unit, machines}
 }
 
 func run(out io.Writer, fast, lint bool) tally {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -22,9 +23,13 @@ type event struct {
 }
 
 func (s suite) run(out io.Writer) tally {
-	cmd := exec.Command("go", append([]string{"test", "-json", "-count=1"}, s.args...)...)
+	packages, err := s.packages()
+	cmd := exec.Command("go", slices.Concat([]string{"test", "-json", "-count=1"}, s.args, packages)...)
 	cmd.Stderr = os.Stderr
-	events, err := cmd.StdoutPipe()
+	var events io.ReadCloser
+	if err == nil {
+		events, err = cmd.StdoutPipe()
+	}
 	if err == nil {
 		err = cmd.Start()
 	}
@@ -39,6 +44,23 @@ func (s suite) run(out io.Writer) tally {
 		t.failed++
 	}
 	return t
+}
+
+// packages lists all but one, if there is one to leave out.
+func (s suite) packages() ([]string, error) {
+	if s.but == "" {
+		return nil, nil
+	}
+	out, err := exec.Command("go", "list", "./...").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	all := strings.Fields(string(out))
+	rest := slices.DeleteFunc(slices.Clone(all), func(p string) bool { return strings.HasSuffix(p, "/"+s.but) })
+	if len(rest) != len(all)-1 {
+		return nil, fmt.Errorf("there is no package %s to leave out", s.but)
+	}
+	return rest, nil
 }
 
 // count reads events to their end. It prints each package when it is done,
