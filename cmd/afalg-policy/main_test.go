@@ -3,8 +3,12 @@ package main
 import (
 	"errors"
 	"flag"
+	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -13,6 +17,15 @@ import (
 var update = flag.Bool("update", false, "rewrite what the scripts in testdata/script compare")
 
 func TestMain(m *testing.M) {
+	// Where the tests run in the background, by nohup or from a script, signals
+	// are ignored that the commands under test are to get. Caught ones are not,
+	// in what is executed.
+	isTest := strings.HasSuffix(os.Args[0], ".test")
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if isTest && signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
 	testscript.Main(m, map[string]func(){"afalg-policy": main})
 }
 

@@ -48,6 +48,8 @@ func startRun(t *testing.T, command ...string) *running {
 	}
 	defer theirs.Close()
 	r.Stdout, r.pipe, r.out = theirs, pipe, bufio.NewReader(pipe)
+	// In the tests' own group nothing may stop, if nobody is there to continue it.
+	r.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := r.Start(); err != nil {
 		t.Fatal(err)
 	}
