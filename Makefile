@@ -26,7 +26,7 @@ test: build ## everything, on real kernels too (about 10 minutes on 2 cores)
 	go run ./scripts/check
 
 .PHONY: test-fast
-test-fast: ## the tests that need no virtual machine (under a minute)
+test-fast: ## the tests that need no virtual machine (about a minute)
 	scripts/install build
 	go run ./scripts/check -fast
 
