@@ -256,6 +256,9 @@ func (learner) Failed(string, error)           {}
 // save writes what was logged and learned so far.
 func (e *engine) save() error {
 	e.finish(e.log.Flush)
+	if n := e.log.Untold(); n > 0 {
+		e.t.notef("afalg-policy: %s could not be logged", count(int(n), "decision"))
+	}
 	if e.recorder == nil {
 		return nil
 	}

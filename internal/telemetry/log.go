@@ -162,6 +162,13 @@ func (l *Log) Flush(ctx context.Context) error {
 	}
 }
 
+// Untold is how much is neither written nor counted in the log so far.
+func (l *Log) Untold() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seen - l.told
+}
+
 // Close flushes and ends the log; what happens later is not logged. The error
 // says how much was never told, because the writer failed or did not end before
 // the context did. A writer that still blocks then keeps its goroutine.
@@ -177,9 +184,7 @@ func (l *Log) Close(ctx context.Context) error {
 	case <-l.done:
 	case <-ctx.Done():
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if lost := l.seen - l.told; lost > 0 {
+	if lost := l.Untold(); lost > 0 {
 		return fmt.Errorf("close the log: %d decisions and failures were neither written nor counted in it", lost)
 	}
 	return nil
