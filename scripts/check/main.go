@@ -35,7 +35,7 @@ type suite struct {
 	but string
 }
 
-// proofs is a package that computes for a minute, and for seven under the race
+// proofs is a package that computes for a minute, and for several under the race
 // detector, which has nothing to see there: its goroutines share nothing.
 const proofs = "internal/gen"
 
