@@ -18,7 +18,8 @@ profile was made with "generate seccomp --broker SOCKET" or "generate oci
 without one, none. Grants count only from a runtime of root, or of the user of
 the agent.
 
-Every decision is a line of JSON, on standard error or in the file of --log.
+Every decision about an algorithm, and every denial, is a line of JSON, on
+standard error or in the file of --log.
 
   SIGHUP             reads the policy again, for all containers; an invalid one
                      is refused, and the old one kept

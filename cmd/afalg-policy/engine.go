@@ -226,10 +226,10 @@ func (e *engine) everything(p *plan.Plan) *plan.Plan {
 	return &open
 }
 
-// serve answers a workload's calls until it ends.
-func (e *engine) serve(l *notify.Listener, name string, grants []string) error {
+// serve answers the only workload's calls until it ends.
+func (e *engine) serve(l *notify.Listener, grants []string) error {
 	p, _ := e.granted(grants)
-	return e.broker.Serve(context.Background(), l, broker.NewWorkload(name, p))
+	return e.broker.Serve(context.Background(), l, broker.NewWorkload("", p))
 }
 
 // learner records what was used: what was bound, that is. What the kernel

@@ -25,8 +25,9 @@ The command gets the rules that --grant names, and without one, none. Terminal,
 signals, descriptors and exit status are the command's own; a signal that ends
 it gives 128 + its number, a command that is not there 127.
 
-Every decision is a line of JSON. Without --log denials alone are told, on
-standard error; with --log FILE all of them, in the file.
+Every decision about an algorithm, and every denial, is a line of JSON. Without
+--log denials alone are told, on standard error; with --log FILE all of them, in
+the file.
 
 With --learn everything is allowed and nothing enforced, but for the types that
 --deny-type names; what was used is written to a policy at the end.
@@ -62,23 +63,22 @@ func newRun(t *tui) *cobra.Command {
 	addChoice(cmd, socketcall, "socketcall", "", "what becomes of socketcall, by which 32-bit programs make sockets")
 	r.Broker = addBrokerFlags(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		r.Policy, r.Grants, r.Socketcall = args[0], unique(r.Grants), socketcall.value
-		return start(t, r, args[1:])
+		r.Policy, r.Grants = args[0], unique(r.Grants)
+		return start(t, r, gen.Socketcall(socketcall.value), args[1:])
 	}
 	return cmd
 }
 
 // runDetails is what the broker of run has to know.
 type runDetails struct {
-	Policy     string
-	Digest     string // of the plan: the file may change before the broker reads it
-	Grants     []string
-	Socketcall string
-	Broker     *brokerFlags
+	Policy string
+	Digest string // of the plan: the file may change before the broker reads it
+	Grants []string
+	Broker *brokerFlags
 }
 
 // start checks all that can be checked before anything is started.
-func start(t *tui, r runDetails, command []string) error {
+func start(t *tui, r runDetails, socketcall gen.Socketcall, command []string) error {
 	// Without its warnings: what is said here is said among the command's own.
 	p, _, err := plan.Load(r.Policy, readPolicy)
 	if err != nil {
@@ -100,7 +100,7 @@ func start(t *tui, r runDetails, command []string) error {
 	if err != nil {
 		return hostError("make a filter for this machine: %w", err)
 	}
-	filter, _, err := gen.RunFilter(p, gen.RunOptions{Arch: arch, Socketcall: gen.Socketcall(r.Socketcall)})
+	filter, _, err := gen.RunFilter(p, gen.RunOptions{Arch: arch, Socketcall: socketcall})
 	if err != nil {
 		return fmt.Errorf("make the filter: %w", err)
 	}
@@ -154,7 +154,7 @@ func runBroker(t *tui, args []string) error {
 	}
 	defer e.close()
 	return launch.Broker(a, launch.Service{
-		Serve: func(l *notify.Listener) error { return e.serve(l, "", r.Grants) },
+		Serve: func(l *notify.Listener) error { return e.serve(l, r.Grants) },
 		Ended: e.save,
 	})
 }

@@ -31,11 +31,10 @@ func (o op) String() string { return opNames[o] }
 
 // call is a trapped call.
 type call struct {
-	n     *notify.Notification
-	op    op
-	abi   *afalg.ABI
-	args  [6]uint64
-	start int64
+	n    *notify.Notification
+	op   op
+	abi  *afalg.ABI
+	args [6]uint64
 	// indirect says that the arguments were read from memory, which may have
 	// changed since: the kernel must not carry the call out.
 	indirect bool

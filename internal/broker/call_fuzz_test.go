@@ -79,7 +79,7 @@ func FuzzPerform(f *testing.F) {
 			n.Data.Args[1] = uint64(uintptr(unsafe.Pointer(&b[0])))
 			defer runtime.KeepAlive(b)
 		}
-		c := call{n: &n, start: now()}
+		c := call{n: &n}
 		r := s.perform(&c)
 		checkReply(t, &c, r, name, compat)
 	})

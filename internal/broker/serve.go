@@ -192,7 +192,7 @@ func (b *Broker) relieve() (busy bool) {
 // handle answers one call. Whatever happens, the caller gets an answer, and
 // none of them opens anything.
 func (s *server) handle(n *notify.Notification, start int64) {
-	c := call{n: n, start: start}
+	c := call{n: n}
 	answered := false
 	defer func() {
 		if r := recover(); r != nil {
