@@ -88,7 +88,7 @@ func (a *Agent) welcome(conn *net.UnixConn) {
 			return
 		}
 		conn.SetDeadline(time.Now().Add(a.o.Greeting))
-		if err := a.greet(raw, p); err != nil {
+		if err := a.greet(raw, p); err != nil && !errors.Is(err, errSilent) {
 			a.refuse(p, err)
 		}
 	}()

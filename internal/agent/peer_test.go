@@ -89,7 +89,6 @@ func TestHostilePeers(t *testing.T) {
 		attack func(hostile)
 		want   string
 	}{
-		{"nothing", func(hostile) {}, "closed without a word"},
 		{"junk", func(h hostile) { h.send([]byte("GET / HTTP/1.1\r\n\r\n"), fd) }, "read the state: invalid character 'G'"},
 		{"half", func(h hostile) { h.send(valid[:40], fd) }, "closed in the middle of its state"},
 		{"other types", func(h hostile) { h.send([]byte(`{"pid":"x"}`), fd) }, "read the state: json: cannot unmarshal string"},
@@ -145,6 +144,21 @@ func TestHostilePeers(t *testing.T) {
 		})
 	}
 	w.container("after", "one").ask("socket", "ok")
+}
+
+// A peer that says nothing is no failure: hooks ask so whether an agent is
+// there. The next line is about the peer after it.
+func TestKnock(t *testing.T) {
+	w := newWorld(t).agent()
+	before := w.held()
+	unix.Close(w.connect().fd)
+	eventually(t, fmt.Sprintf("%d descriptors as before", before), func() bool { return w.held() == before })
+	h := w.connect()
+	h.send([]byte("junk"))
+	unix.Close(h.fd)
+	if line := w.process.next(); !strings.Contains(line, "read the state: invalid character 'j'") {
+		t.Errorf("the first line is %q", line)
+	}
 }
 
 func bytesOf(fd, n int) []int {

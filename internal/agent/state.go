@@ -20,6 +20,10 @@ const (
 	maxPID   = 1 << 22 // PID_MAX_LIMIT (linux/threads.h)
 )
 
+// errSilent is for a peer that only asks whether somebody listens, as the hooks
+// do before they have a container depend on it.
+var errSilent = errors.New("closed without a word")
+
 // errTooLong is for a state that does not end.
 var errTooLong = fmt.Errorf("a state of more than %d bytes", maxState)
 
@@ -31,7 +35,7 @@ func readState(r io.Reader) (*specs.ContainerProcessState, error) {
 	var s specs.ContainerProcessState
 	switch err := d.Decode(&s); {
 	case errors.Is(err, io.EOF):
-		return nil, errors.New("closed without a word")
+		return nil, errSilent
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, errors.New("closed in the middle of its state")
 	case err != nil:
