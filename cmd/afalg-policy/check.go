@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/spf13/cobra"
 )
 
@@ -59,6 +62,55 @@ func showPlan(t *tui, p *plan.Plan) {
 			}
 		}
 	}
+	showContainers(t, p)
+}
+
+// showContainers says nothing for a policy that says nothing of containers.
+func showContainers(t *tui, p *plan.Plan) {
+	switch {
+	case p.Unconfined == plan.Harden:
+		t.printf("containers without a seccomp profile get one that closes AF_ALG")
+	case p.Unconfined == plan.Allow:
+		t.printf("containers without a seccomp profile may use every algorithm")
+	case len(p.Grants) > 0:
+		t.printf("containers without a seccomp profile are refused")
+	}
+	for _, g := range p.Grants {
+		t.printf("granted to containers: %s (%s)", grantText(g), g.Pos)
+	}
+}
+
+// grantText says it in the words of the policy file.
+func grantText(g policy.Grant) string {
+	var rules, conditions []string
+	for _, r := range g.Rules {
+		rules = append(rules, r.Name)
+	}
+	for _, c := range []struct {
+		key    string
+		values []string
+	}{
+		{"platforms", g.Platforms},
+		{"names", g.Names},
+		{"images", g.Images},
+		{"namespaces", g.Namespaces},
+		{"pods", g.Pods},
+		{"labels", pairTexts(g.Labels)},
+		{"annotations", pairTexts(g.Annotations)},
+	} {
+		if len(c.values) > 0 {
+			conditions = append(conditions, c.key+" "+strings.Join(c.values, ", "))
+		}
+	}
+	return strings.Join(rules, ", ") + " for " + strings.Join(conditions, "; ")
+}
+
+func pairTexts(m map[string]string) []string {
+	var list []string
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, fmt.Sprintf("%s=%q", key, m[key]))
+	}
+	return list
 }
 
 func count(n int, noun string) string {

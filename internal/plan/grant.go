@@ -10,8 +10,8 @@ import (
 )
 
 // Granted returns the plan that has only the named rules of p: what a workload
-// with these grants may do. It answers and closes as p does; its digest is its
-// own. A name that p does not have is an error.
+// with these grants may do. It answers and closes as p does, and has no grants
+// to give; its digest is its own. A name that p does not have is an error.
 func (p *Plan) Granted(names []string) (*Plan, error) {
 	granted, unknown := p.GrantedKnown(names)
 	if len(unknown) == 0 {
@@ -41,7 +41,7 @@ func (p *Plan) GrantedKnown(names []string) (granted *Plan, unknown []string) {
 	}
 	g := *p
 	g.Families = slices.Clone(p.Families)
-	g.Rules = nil
+	g.Rules, g.Grants = nil, nil
 	for _, r := range p.Rules {
 		if left[r.Name] {
 			g.Rules = append(g.Rules, r)

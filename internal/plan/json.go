@@ -16,6 +16,8 @@ type document struct {
 	Digest  string         `json:"digest,omitempty"`
 	Deny    denyDocument   `json:"deny"`
 	Allow   []ruleDocument `json:"allow"`
+	// Containers is left out of the digest where it says what holds anyway.
+	Containers *containersDocument `json:"containers,omitempty"`
 }
 
 type denyDocument struct {
@@ -40,15 +42,36 @@ type binaryDocument struct {
 	SHA256 string `json:"sha256,omitempty"`
 }
 
+type containersDocument struct {
+	Unconfined Unconfined      `json:"unconfined"`
+	Grants     []grantDocument `json:"grants"`
+}
+
+type grantDocument struct {
+	Position    string            `json:"position,omitempty"`
+	Rules       []string          `json:"rules"`
+	Platforms   []string          `json:"platforms,omitempty"`
+	Names       []string          `json:"names,omitempty"`
+	Images      []string          `json:"images,omitempty"`
+	Namespaces  []string          `json:"namespaces,omitempty"`
+	Pods        []string          `json:"pods,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
 const version = 1
 
 // MarshalJSON writes the plan with the keys of the policy file, and with the
-// digest and the position of each rule added.
+// digest and the position of each rule and grant added.
 func (p *Plan) MarshalJSON() ([]byte, error) {
 	doc := p.document()
 	doc.Name, doc.Digest = p.Name, p.Digest
 	for i, r := range p.Rules {
 		doc.Allow[i].Position = r.Pos.String()
+	}
+	doc.Containers = p.containersDocument()
+	for i, g := range p.Grants {
+		doc.Containers.Grants[i].Position = g.Pos.String()
 	}
 	return json.Marshal(doc)
 }
@@ -77,7 +100,35 @@ func (p *Plan) document() document {
 	for _, r := range p.Rules {
 		doc.Allow = append(doc.Allow, ruleDocumentOf(r))
 	}
+	if p.Unconfined.orRefuse() != Refuse || len(p.Grants) > 0 {
+		doc.Containers = p.containersDocument()
+	}
 	return doc
+}
+
+func (p *Plan) containersDocument() *containersDocument {
+	doc := &containersDocument{p.Unconfined.orRefuse(), make([]grantDocument, 0, len(p.Grants))}
+	for _, g := range p.Grants {
+		doc.Grants = append(doc.Grants, grantDocument{
+			Rules:       grantedNames(g),
+			Platforms:   g.Platforms,
+			Names:       g.Names,
+			Images:      g.Images,
+			Namespaces:  g.Namespaces,
+			Pods:        g.Pods,
+			Labels:      g.Labels,
+			Annotations: g.Annotations,
+		})
+	}
+	return doc
+}
+
+func grantedNames(g policy.Grant) []string {
+	names := make([]string, len(g.Rules))
+	for i, r := range g.Rules {
+		names[i] = r.Name
+	}
+	return names
 }
 
 func ruleDocumentOf(r policy.Rule) ruleDocument {

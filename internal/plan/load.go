@@ -49,7 +49,7 @@ type file struct {
 	*policy.Policy
 	includes []*file
 	height   int               // of the longest chain of includes below it
-	errnos   map[string]string // what it and its includes say, by key
+	said     map[string]string // what its includes agree on, by key
 }
 
 type loader struct {
@@ -100,7 +100,7 @@ func (l *loader) parse(name string, src []byte, chain []string) *file {
 		l.failAll(name, err)
 		return nil
 	}
-	f := &file{Policy: parsed, errnos: map[string]string{}}
+	f := &file{Policy: parsed, said: map[string]string{}}
 	l.files[identity(name)] = f
 	l.order = append(l.order, f)
 	for _, inc := range parsed.Include {

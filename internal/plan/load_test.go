@@ -96,7 +96,8 @@ deny: {bind-errno: EACCES}
 		`{"rule":"z","position":"dir/main.yaml:6:5","binaries":[{"path":"/a","sha256":"` + strings.Repeat("a", 64) + `"},` +
 		`{"path":"/a","sha256":"` + strings.Repeat("b", 64) + `"},{"path":"/b"}],"users":["7","root"],` +
 		`"capabilities":["CAP_NET_ADMIN","CAP_SYS_ADMIN"],"units":["a.service","b.service"],` +
-		`"algorithms":{"hash":["sha1","sha256"],"skcipher":["ecb(aes)"]}}]}`
+		`"algorithms":{"hash":["sha1","sha256"],"skcipher":["ecb(aes)"]}}],` +
+		`"containers":{"unconfined":"refuse","grants":[]}}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
 	}

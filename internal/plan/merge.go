@@ -14,10 +14,12 @@ import (
 func (l *loader) merge(root *file) *Plan {
 	p := &Plan{
 		Name:        root.Name,
-		SocketErrno: l.errno(root, "socket-errno", DefaultSocketErrno, func(d policy.Deny) string { return d.SocketErrno }),
-		BindErrno:   l.errno(root, "bind-errno", DefaultBindErrno, func(d policy.Deny) string { return d.BindErrno }),
+		SocketErrno: l.errno(root, "socket-errno", DefaultSocketErrno, func(p *policy.Policy) string { return p.Deny.SocketErrno }),
+		BindErrno:   l.errno(root, "bind-errno", DefaultBindErrno, func(p *policy.Policy) string { return p.Deny.BindErrno }),
 		Families:    l.families(),
 		Rules:       l.rules(),
+		Unconfined:  l.unconfined(root),
+		Grants:      l.grants(),
 	}
 	p.Digest = digest(p)
 	return p
@@ -67,7 +69,7 @@ func (l *loader) families() []policy.Family {
 
 // errno finds what a plan answers: what its policy says, else what all of its
 // includes that say something agree on, else the default.
-func (l *loader) errno(root *file, key, fallback string, own func(policy.Deny) string) Errno {
+func (l *loader) errno(root *file, key, fallback string, own func(*policy.Policy) string) Errno {
 	name := cmp.Or(l.said(root, key, own), fallback)
 	number, ok := afalg.ErrnoByName(name)
 	if !ok {
@@ -76,11 +78,17 @@ func (l *loader) errno(root *file, key, fallback string, own func(policy.Deny) s
 	return Errno{afalg.ErrnoName(number), number}
 }
 
-func (l *loader) said(f *file, key string, own func(policy.Deny) string) string {
-	if name := own(f.Deny); name != "" {
+// unconfined finds it as errno does.
+func (l *loader) unconfined(root *file) Unconfined {
+	own := func(p *policy.Policy) string { return p.Containers.Unconfined }
+	return Unconfined(cmp.Or(l.said(root, "unconfined", own), string(Refuse)))
+}
+
+func (l *loader) said(f *file, key string, own func(*policy.Policy) string) string {
+	if name := own(f.Policy); name != "" {
 		return name
 	}
-	if name, ok := f.errnos[key]; ok {
+	if name, ok := f.said[key]; ok {
 		return name
 	}
 	var name, by string
@@ -95,7 +103,7 @@ func (l *loader) said(f *file, key string, own func(policy.Deny) string) string 
 				key, by, name, sub.File, next, f.File)
 		}
 	}
-	f.errnos[key] = name
+	f.said[key] = name
 	return name
 }
 

@@ -19,11 +19,30 @@ type Plan struct {
 	BindErrno   Errno
 	Families    []policy.Family // to close besides AF_ALG, by number
 	Rules       []policy.Rule   // by name
+	Unconfined  Unconfined
+	Grants      []policy.Grant // to containers; sorted, without equals
 }
 
 // Closes tells whether a plan closes a socket family besides AF_ALG.
 func (p *Plan) Closes(family uint32) bool {
 	return slices.ContainsFunc(p.Families, func(f policy.Family) bool { return f.Number == family })
+}
+
+// Unconfined says what happens to a container that has no seccomp profile.
+// Whatever is neither Harden nor Allow, such as the zero value, is Refuse.
+type Unconfined string
+
+const (
+	Refuse Unconfined = "refuse" // it does not start
+	Harden Unconfined = "harden" // it starts with a profile that closes what the policy closes, and nothing else
+	Allow  Unconfined = "allow"  // it starts as it is
+)
+
+func (u Unconfined) orRefuse() Unconfined {
+	if u == Harden || u == Allow {
+		return u
+	}
+	return Refuse
 }
 
 // Errno is an error number with its symbolic name.

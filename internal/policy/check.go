@@ -23,12 +23,24 @@ const (
 	maxName = 64
 )
 
+// The longest values by which containers are told. Docker and Podman set no
+// limit to them.
+const (
+	maxContainer  = 253  // Kubernetes, for the name of a pod
+	maxNamespace  = 76   // containerd; Kubernetes has 63
+	maxLabelKey   = 317  // Kubernetes: a prefix of 253, "/" and 63
+	maxLabelValue = 4096 // containerd, for a label with its key
+)
+
 var (
 	ruleName   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 	policyName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*$`)
 	sha256Hex  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	userName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*[$]?$`)
 	decimal    = regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
+	imageID    = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	container  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+	namespace  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$`)
 	unitName   = regexp.MustCompile(`^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?$`)
 )
 
@@ -93,12 +105,19 @@ func checkBinary(s string) error {
 // checkPathText refuses what would look like another path in a report, or end
 // a line in a generated profile.
 func checkPathText(s string) error {
-	for _, r := range s {
-		if !unicode.IsPrint(r) {
-			return fmt.Errorf("a path may not contain the character %U", r)
-		}
+	if err := checkPrintable(s, "a path"); err != nil {
+		return err
 	}
 	return checkLength(s, maxPath)
+}
+
+func checkPrintable(s, what string) error {
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return fmt.Errorf("%s may not contain the character %U", what, r)
+		}
+	}
+	return nil
 }
 
 func checkDigest(s string) error {
@@ -140,6 +159,58 @@ func checkUnit(s string) error {
 		}
 	}
 	return fmt.Errorf("%s is no type of a unit that runs processes: those are %s", quote(s[dot:]), oneOf(unitTypes))
+}
+
+// checkContainer takes what Docker, Podman and Kubernetes take for the name of
+// a container or of a pod.
+func checkContainer(s string) error {
+	if !container.MatchString(s) {
+		return errors.New(`a name of a container or a pod has letters, digits, and "_.-", and begins with a letter or digit`)
+	}
+	return checkLength(s, maxContainer)
+}
+
+// checkNamespace takes what Kubernetes or containerd takes.
+func checkNamespace(s string) error {
+	if !namespace.MatchString(s) {
+		return errors.New(`a namespace has letters, digits, and "_.-", and begins and ends with a letter or digit`)
+	}
+	return checkLength(s, maxNamespace)
+}
+
+// checkImage takes no name and no tag: whoever may push or tag an image
+// chooses what they stand for.
+func checkImage(s string) error {
+	s = strings.ToLower(s)
+	switch {
+	case imageID.MatchString(s):
+		return nil
+	case sha256Hex.MatchString(s):
+		return fmt.Errorf("write %s", quote("sha256:"+s))
+	}
+	return errors.New(`an image is told by its digest, "sha256:" and 64 hexadecimal digits; names and tags can be moved`)
+}
+
+func checkLabelKey(s string) error {
+	switch {
+	case s == "":
+		return errors.New("a key has at least one character")
+	case strings.HasPrefix(s, AskPrefix):
+		return errors.New("with keys like this a container asks for rules, and asking grants nothing; name what the platform says of it")
+	}
+	if err := checkPrintable(s, "a key"); err != nil {
+		return err
+	}
+	return checkLength(s, maxLabelKey)
+}
+
+// checkLabelValue lets the empty value pass: a label may be there and say no
+// more.
+func checkLabelValue(s string) error {
+	if err := checkPrintable(s, "a value"); err != nil {
+		return err
+	}
+	return checkLength(s, maxLabelValue)
 }
 
 // checkText finds the first character of a file that may not stand in it:

@@ -17,6 +17,7 @@ func (d *decoder) document(n *yaml.Node) *Policy {
 		{"include", false, func(n *yaml.Node) { p.Include = d.includes(n) }},
 		{"deny", false, func(n *yaml.Node) { p.Deny = d.deny(n) }},
 		{"allow", false, func(n *yaml.Node) { p.Rules = d.rules(n) }},
+		{"containers", false, func(n *yaml.Node) { p.Containers = d.containers(n) }},
 	})
 	return p
 }
@@ -68,17 +69,9 @@ func (d *decoder) family(n *yaml.Node) (string, bool) {
 
 // rules reads the allow list, which may be empty: nothing is allowed then.
 func (d *decoder) rules(n *yaml.Node) []Rule {
-	if n.Kind != yaml.SequenceNode {
-		d.wrongKind(n, "allow", "a list of rules")
-		return nil
-	}
-	if len(n.Content) > MaxRules {
-		d.errorf(n.Content[MaxRules], "rule %d; a policy has %d at most", MaxRules+1, MaxRules)
-		return nil
-	}
 	var all []Rule
 	names := seenAt{}
-	for _, item := range n.Content {
+	for _, item := range d.entries(n, "allow", "rule", MaxRules) {
 		all = append(all, d.rule(item, names))
 	}
 	return all

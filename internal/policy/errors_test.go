@@ -107,13 +107,22 @@ func TestErrorBytes(t *testing.T) {
 		{"brackets", strings.Repeat("[", MaxSize), `p:1:17: not YAML: nested deeper than any policy`},
 		{"braces", "a: " + strings.Repeat("{a: ", 1000), `p:1:68: not YAML: nested deeper than any policy (while increasing flow level that begins at 1:65)`},
 		{"dashes", strings.Repeat("- ", 1000), `p:1:33: not YAML: nested deeper than any policy`},
-		{"long key", head + strings.Repeat("k", 1000) + ": 1\n", `p:3:1: unknown key "` + strings.Repeat("k", 110) + `"… in a policy: write version, name, include, deny or allow`},
+		{"long key", head + strings.Repeat("k", 1000) + ": 1\n", `p:3:1: unknown key "` + strings.Repeat("k", 110) + `"… in a policy: write version, name, include, deny, allow or containers`},
 		{"long name", head + "allow: [{rule: r, users: [root], algorithms: {hash: [" + strings.Repeat("n", 1000) + "]}}]\n",
 			`p:3:54: algorithm name "` + strings.Repeat("n", 103) + `"…: character 104: the name has 1000 characters; the kernel takes 103 at most`},
 		{"long path", head + "allow: [{rule: r, binaries: [/" + strings.Repeat("p", 4095) + "], algorithms: {hash: [sha1]}}]\n",
 			`p:3:30: path "/` + strings.Repeat("p", 109) + `"…: 4096 characters; 4095 are allowed`},
 		{"long unit", head + "allow: [{rule: r, units: [" + strings.Repeat("u", 248) + ".service], algorithms: {hash: [sha1]}}]\n",
 			`p:3:27: unit "` + strings.Repeat("u", 110) + `"…: 256 characters; 255 are allowed`},
+		{"long container", grantOf("names: [" + strings.Repeat("n", 254) + "]"),
+			`p:3:44: name "` + strings.Repeat("n", 110) + `"…: 254 characters; 253 are allowed`},
+		{"long pod", grantOf("pods: [" + strings.Repeat("p", 254) + "]"),
+			`p:3:43: pod "` + strings.Repeat("p", 110) + `"…: 254 characters; 253 are allowed`},
+		{"long namespace", grantOf("namespaces: [" + strings.Repeat("n", 77) + "]"),
+			`p:3:49: namespace "` + strings.Repeat("n", 77) + `": 77 characters; 76 are allowed`},
+		{"long label", grantOf("labels: {" + strings.Repeat("k", 318) + ": " + strings.Repeat("v", 4097) + "}"),
+			`p:3:45: a key of labels "` + strings.Repeat("k", 110) + `"…: 318 characters; 317 are allowed` + "\n" +
+				`p:3:365: a value of labels "` + strings.Repeat("v", 110) + `"…: 4097 characters; 4096 are allowed`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, _, err := Parse("p", []byte(c.src))
@@ -121,6 +130,35 @@ func TestErrorBytes(t *testing.T) {
 				t.Errorf("got %v and\n%s\nwant\n%s", p, errorText(err), c.want)
 			}
 		})
+	}
+}
+
+func grantOf(condition string) string {
+	return "version: 1\nname: x\ncontainers: {grants: [{rules: [r], " + condition + "}]}\n"
+}
+
+// The longest that pass are printed and read again.
+func TestLongGrant(t *testing.T) {
+	p, _, err := Parse("p", []byte(grantOf(fmt.Sprintf("names: [%s], pods: [%s], namespaces: [%s], labels: {%s: %s}",
+		strings.Repeat("n", 253), strings.Repeat("p", 253), strings.Repeat("n", 76),
+		"'"+strings.Repeat(`"`, 317)+"'", "'"+strings.Repeat(`\`, 4096)+"'")))) // doubled when they are quoted
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkRoundTrip(t, p)
+}
+
+func TestManyGrants(t *testing.T) {
+	source := func(grants int) []byte {
+		return []byte("version: 1\nname: many\ncontainers:\n grants:\n" + strings.Repeat(" - {rules: [r], names: [n]}\n", grants))
+	}
+	p, _, err := Parse("p", source(MaxGrants))
+	if err != nil || len(p.Containers.Grants) != MaxGrants {
+		t.Fatalf("%d grants: %v", MaxGrants, err)
+	}
+	_, _, err = Parse("p", source(MaxGrants+1))
+	if want := `p:10005:4: grant 10001; a policy has 10000 at most`; errorText(err) != want {
+		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }
 
@@ -146,7 +184,7 @@ func TestManyRules(t *testing.T) {
 // A file of nonsense is answered with a bounded list, in order.
 func TestManyErrors(t *testing.T) {
 	_, _, err := Parse("p", bytes.Repeat([]byte("- nonsense\n"), 5))
-	if want := `p:1:1: a policy must be a mapping with version, name, include, deny or allow, not a list`; errorText(err) != want {
+	if want := `p:1:1: a policy must be a mapping with version, name, include, deny, allow or containers, not a list`; errorText(err) != want {
 		t.Errorf("got %v", err)
 	}
 	_, _, err = Parse("p", []byte("version: 1\nname: x\nallow:\n"+strings.Repeat("- nonsense\n", 3000)))

@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -26,6 +27,7 @@ func Format(p *Policy) []byte {
 	for _, r := range p.Rules {
 		f.rule(r)
 	}
+	f.containers(p.Containers)
 	return f.Bytes()
 }
 
@@ -79,6 +81,44 @@ func (f *formatter) rule(r Rule) {
 	for _, t := range afalg.Types() {
 		ofType := slices.DeleteFunc(slices.Clone(r.Algorithms), func(a Algorithm) bool { return a.Type != t })
 		f.list(6, string(t), names(ofType, func(a Algorithm) string { return a.Name }))
+	}
+}
+
+func (f *formatter) containers(c Containers) {
+	if c.Unconfined == "" && len(c.Grants) == 0 {
+		return
+	}
+	f.line(0, "containers:")
+	if c.Unconfined != "" {
+		f.line(2, "unconfined: %s", plain(c.Unconfined))
+	}
+	if len(c.Grants) > 0 {
+		f.line(2, "grants:")
+	}
+	for _, g := range c.Grants {
+		f.grant(g)
+	}
+}
+
+func (f *formatter) grant(g Grant) {
+	rules := names(g.Rules, func(r GrantedRule) string { return plain(r.Name) })
+	f.line(4, "- rules: [%s]", strings.Join(rules, ", "))
+	f.list(6, "platforms", g.Platforms)
+	f.list(6, "names", g.Names)
+	f.list(6, "images", g.Images)
+	f.list(6, "namespaces", g.Namespaces)
+	f.list(6, "pods", g.Pods)
+	f.pairs(6, "labels", g.Labels)
+	f.pairs(6, "annotations", g.Annotations)
+}
+
+// pairs prints a key with a mapping, sorted, and nothing for an empty one.
+func (f *formatter) pairs(indent int, key string, pairs map[string]string) {
+	if len(pairs) > 0 {
+		f.line(indent, "%s:", key)
+	}
+	for _, k := range slices.Sorted(maps.Keys(pairs)) {
+		f.line(indent+2, "%s: %s", plain(k), plain(pairs[k]))
 	}
 }
 

@@ -42,6 +42,23 @@ allow:
     anyone: true
     algorithms:
       rng: ["*"]
+containers:
+  unconfined: harden
+  grants:
+    - rules: [fips-integrity-check, everyone]
+      platforms: [podman, docker]
+      names: [web.1, a_b]
+      images: ["sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]
+      namespaces: [k8s.io, a--b]
+      pods: [web-0]
+      labels:
+        app: ""
+        "on": "yes"
+        "ünï: #1": "a \"b\"\\c"
+      annotations:
+        example.com/role: crypto
+    - rules: [of-an-include]
+      names: [b]
 `
 	if diff := cmp.Diff(want, string(Format(p))); diff != "" {
 		t.Errorf("text (-want +got):\n%s", diff)

@@ -118,6 +118,19 @@ func (d *decoder) list(n *yaml.Node, what string, each func(*yaml.Node)) {
 	}
 }
 
+// entries returns the items of a list that may be empty, and that is bounded.
+func (d *decoder) entries(n *yaml.Node, what, entry string, most int) []*yaml.Node {
+	if n.Kind != yaml.SequenceNode {
+		d.wrongKind(n, what, "a list of "+entry+"s")
+		return nil
+	}
+	if len(n.Content) > most {
+		d.errorf(n.Content[most], "%s %d; a policy has %d at most", entry, most+1, most)
+		return nil
+	}
+	return n.Content
+}
+
 // distinct reads a list of different values; read returns what makes a value
 // itself, and add takes those that stand for the first time.
 func (d *decoder) distinct(n *yaml.Node, what string, read func(*yaml.Node) (string, bool), add func(string, *yaml.Node)) {
@@ -133,6 +146,31 @@ func (d *decoder) distinct(n *yaml.Node, what string, read func(*yaml.Node) (str
 func (d *decoder) strings(n *yaml.Node, what string, read func(*yaml.Node) (string, bool)) []string {
 	var all []string
 	d.distinct(n, what, read, func(s string, _ *yaml.Node) { all = append(all, s) })
+	return all
+}
+
+// pairs reads a mapping whose keys are the user's own, and that has at least
+// one.
+func (d *decoder) pairs(n *yaml.Node, what string, checkKey, checkValue func(string) error) map[string]string {
+	if n.Kind != yaml.MappingNode {
+		d.wrongKind(n, what, "a mapping")
+		return nil
+	}
+	if len(n.Content) == 0 {
+		d.errorf(n, "%s is an empty mapping; fill it or remove the key", what)
+	}
+	all := map[string]string{}
+	seen := seenAt{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Tag == mergeTag {
+			continue // reported by refuse
+		}
+		key, keyOK := d.text(n.Content[i], "a key of "+what, checkKey)
+		value, valueOK := d.text(n.Content[i+1], "a value of "+what, checkValue)
+		if keyOK && d.unique(seen, key, n.Content[i], "the key "+quote(key)) && valueOK {
+			all[key] = value
+		}
+	}
 	return all
 }
 

@@ -11,11 +11,12 @@ import (
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
 )
 
-// The limits of a policy file. The number of rules holds for what includes
-// bring together as well.
+// The limits of a policy file. The numbers of rules and of grants hold for what
+// includes bring together as well.
 const (
-	MaxSize  = 1 << 20 // bytes
-	MaxRules = 10_000
+	MaxSize   = 1 << 20 // bytes
+	MaxRules  = 10_000
+	MaxGrants = 10_000
 )
 
 // maxDepth is more than twice the depth of a policy.

@@ -11,7 +11,10 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 )
 
-const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+const (
+	digest  = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	digestB = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
+)
 
 const everything = `# every part of the language
 version: 1
@@ -36,6 +39,19 @@ allow:
   - rule: everyone
     anyone: true
     algorithms: {rng: ["*"]}
+containers:
+  unconfined: harden
+  grants:
+    - rules: [fips-integrity-check, everyone]
+      platforms: [podman, docker]
+      names: [web.1, a_b]
+      images: [sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef]
+      namespaces: [k8s.io, a--b]
+      pods: [web-0]
+      labels: {"on": "yes", app: "", "ünï: #1": 'a "b"\c'}
+      annotations:
+        example.com/role: crypto
+    - {rules: [of-an-include], names: [b]}
 `
 
 func TestParse(t *testing.T) {
@@ -77,6 +93,24 @@ func TestParse(t *testing.T) {
 			Anyone:     true,
 			Algorithms: []Algorithm{alg(afalg.RNG, "*", 23, 24)},
 		}},
+		Containers: Containers{
+			Unconfined: "harden",
+			Grants: []Grant{{
+				Pos:         at(27, 7),
+				Rules:       []GrantedRule{{"fips-integrity-check", at(27, 15)}, {"everyone", at(27, 37)}},
+				Platforms:   []string{"podman", "docker"},
+				Names:       []string{"web.1", "a_b"},
+				Images:      []string{"sha256:" + digest},
+				Namespaces:  []string{"k8s.io", "a--b"},
+				Pods:        []string{"web-0"},
+				Labels:      map[string]string{"on": "yes", "app": "", "ünï: #1": `a "b"\c`},
+				Annotations: map[string]string{"example.com/role": "crypto"},
+			}, {
+				Pos:   at(36, 7),
+				Rules: []GrantedRule{{"of-an-include", at(36, 16)}},
+				Names: []string{"b"},
+			}},
+		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("policy (-want +got):\n%s", diff)
@@ -94,6 +128,8 @@ func TestParseSmallest(t *testing.T) {
 		"document markers": "---\nversion: 1\nname: x\n...\n",
 		"JSON":             "{\n\t\"version\": 1,\n\t\"name\": \"x\",\n\t\"allow\": []\n}\n",
 		"no allow":         "version: 1\nname: x\nallow: []\n",
+		"no containers":    "version: 1\nname: x\ncontainers: {}\n",
+		"no grants":        "version: 1\nname: x\ncontainers: {grants: []}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, warnings, err := Parse("", []byte(src))

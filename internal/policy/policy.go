@@ -23,6 +23,8 @@ type Policy struct {
 	Include []Include
 	Deny    Deny
 	Rules   []Rule
+
+	Containers Containers
 }
 
 // BuiltinPrefix begins the name of a shipped policy.
@@ -77,3 +79,44 @@ type Algorithm struct {
 	afalg.Algorithm
 	Pos Pos
 }
+
+// Containers says how containers are started.
+type Containers struct {
+	// Unconfined is one of Unconfineds, or empty where the file does not say.
+	Unconfined string
+	Grants     []Grant
+}
+
+// Grant gives rules to containers. Every condition that is given must hold;
+// within a list one match is enough, within a map each entry must match. A
+// grant has at least one condition besides Platforms; one without is no grant
+// that Parse returns, and gives nothing.
+type Grant struct {
+	Pos         Pos
+	Rules       []GrantedRule // at least one
+	Platforms   []string      // of Platforms
+	Names       []string
+	Images      []string // "sha256:" and lower-case hex
+	Namespaces  []string
+	Pods        []string
+	Labels      map[string]string
+	Annotations map[string]string
+}
+
+// GrantedRule names a rule, of this file or of another that is merged with it.
+type GrantedRule struct {
+	Name string
+	Pos  Pos
+}
+
+// Platforms lists what starts containers; "oci" is a runtime that is called by
+// hand.
+func Platforms() []string { return []string{"containerd", "crio", "docker", "oci", "podman"} }
+
+// Unconfineds lists what can be done with a container that has no seccomp
+// profile.
+func Unconfineds() []string { return []string{"refuse", "harden", "allow"} }
+
+// AskPrefix begins the keys of labels and annotations with which a container
+// asks for rules. They are no conditions: anybody can ask.
+const AskPrefix = "io.afalg-policy."

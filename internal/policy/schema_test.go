@@ -7,6 +7,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +35,8 @@ type (
 		Include []includeShape `json:"include,omitempty" jsonschema:"minItems=1,uniqueItems=true" jsonschema_description:"Policies whose rules hold here too: builtin:NAME, or a path relative to this file."`
 		Deny    *denyShape     `json:"deny,omitempty" jsonschema_description:"How AF_ALG is denied, and what is closed besides."`
 		Allow   []ruleShape    `json:"allow,omitempty" jsonschema:"maxItems=10000" jsonschema_description:"Who may use which algorithm. Everything else is denied."`
+
+		Containers *containersShape `json:"containers,omitempty" jsonschema_description:"How containers are started."`
 	}
 	denyShape struct {
 		SocketErrno errnoShape    `json:"socket-errno,omitempty" jsonschema_description:"What socket() fails with; EAFNOSUPPORT by default, as in a kernel without AF_ALG."`
@@ -59,6 +62,20 @@ type (
 		RNG      []algorithmShape `json:"rng,omitempty" jsonschema:"minItems=1,uniqueItems=true"`
 		Skcipher []algorithmShape `json:"skcipher,omitempty" jsonschema:"minItems=1,uniqueItems=true"`
 	}
+	containersShape struct {
+		Unconfined unconfinedShape `json:"unconfined,omitempty" jsonschema_description:"What happens to a container without a seccomp profile; refuse by default."`
+		Grants     []grantShape    `json:"grants,omitempty" jsonschema:"maxItems=10000" jsonschema_description:"Which containers hold which rules. No other container holds any."`
+	}
+	grantShape struct {
+		Rules       []ruleNameShape  `json:"rules" jsonschema:"minItems=1,uniqueItems=true" jsonschema_description:"The names of the rules, of this policy or of one that it includes."`
+		Platforms   []platformShape  `json:"platforms,omitempty" jsonschema:"minItems=1,uniqueItems=true" jsonschema_description:"Condition: started by one of these; oci is a runtime that is called by hand."`
+		Names       []containerShape `json:"names,omitempty" jsonschema:"minItems=1,uniqueItems=true" jsonschema_description:"Condition: one of these names of the container."`
+		Images      []imageShape     `json:"images,omitempty" jsonschema:"minItems=1,uniqueItems=true" jsonschema_description:"Condition: one of these digests of the image, of its configuration or its manifest."`
+		Namespaces  []namespaceShape `json:"namespaces,omitempty" jsonschema:"minItems=1,uniqueItems=true" jsonschema_description:"Condition: one of these namespaces of Kubernetes or of containerd."`
+		Pods        []containerShape `json:"pods,omitempty" jsonschema:"minItems=1,uniqueItems=true" jsonschema_description:"Condition: one of these names of the pod."`
+		Labels      labelsShape      `json:"labels,omitempty" jsonschema_description:"Condition: all of these labels, with these values."`
+		Annotations labelsShape      `json:"annotations,omitempty" jsonschema_description:"Condition: all of these annotations, with these values."`
+	}
 
 	versionShape    struct{}
 	policyShape     struct{}
@@ -73,6 +90,12 @@ type (
 	errnoShape      struct{}
 	familyShape     struct{}
 	capabilityShape struct{}
+	unconfinedShape struct{}
+	platformShape   struct{}
+	containerShape  struct{}
+	imageShape      struct{}
+	namespaceShape  struct{}
+	labelsShape     struct{}
 )
 
 func length(n uint64) *uint64 { return &n }
@@ -122,6 +145,32 @@ func (algorithmShape) JSONSchema() *generator.Schema {
 
 func (binaryShape) JSONSchema() *generator.Schema {
 	return &generator.Schema{OneOf: []*generator.Schema{pathShape{}.JSONSchema(), reflector.Reflect(pathAndDigestShape{})}}
+}
+
+func (unconfinedShape) JSONSchema() *generator.Schema { return enum(Unconfineds()) }
+func (platformShape) JSONSchema() *generator.Schema   { return enum(Platforms()) }
+func (containerShape) JSONSchema() *generator.Schema {
+	return pattern(container.String(), maxContainer)
+}
+func (namespaceShape) JSONSchema() *generator.Schema {
+	return pattern(namespace.String(), maxNamespace)
+}
+func (imageShape) JSONSchema() *generator.Schema {
+	return pattern(`^[sS][hH][aA]256:[0-9a-fA-F]{64}$`, 71)
+}
+
+func (labelsShape) JSONSchema() *generator.Schema {
+	key := pattern("", maxLabelKey)
+	key.Not = &generator.Schema{Pattern: "^" + regexp.QuoteMeta(AskPrefix)}
+	value := &generator.Schema{Type: "string", MaxLength: length(maxLabelValue)}
+	return &generator.Schema{Type: "object", MinProperties: length(1), PropertyNames: key, AdditionalProperties: value}
+}
+
+// JSONSchemaExtend asks for a condition besides the platform, as Parse does.
+func (grantShape) JSONSchemaExtend(s *generator.Schema) {
+	for _, condition := range []string{"names", "images", "namespaces", "pods", "labels", "annotations"} {
+		s.AnyOf = append(s.AnyOf, &generator.Schema{Required: []string{condition}})
+	}
 }
 
 func (algorithmsShape) JSONSchemaExtend(s *generator.Schema) { s.MinProperties = length(1) }
@@ -258,6 +307,13 @@ func TestSchemaRejectsEach(t *testing.T) {
 			"capabilities": []any{"CAP_BPF"}, "units": []any{"a.service"}, "algorithms": map[string]any{"hash": []any{"sha1"}},
 		}},
 	}
+	good["containers"] = map[string]any{
+		"unconfined": "refuse",
+		"grants": []any{map[string]any{
+			"rules": []any{"granted"}, "platforms": []any{"docker"}, "names": []any{"web"}, "images": []any{"sha256:" + digestB},
+			"namespaces": []any{"prod"}, "pods": []any{"web-0"}, "labels": map[string]any{"app": ""}, "annotations": map[string]any{"note": "v"},
+		}},
+	}
 	text, err := json.Marshal(good)
 	if err != nil {
 		t.Fatal(err)
@@ -295,6 +351,25 @@ func TestSchemaRejectsEach(t *testing.T) {
 		`"sha256":`:             `"sha1":`,
 		`"allow":[{`:            `"allow":[{"rule":"nobody","algorithms":{"hash":["sha1"]}},{`,
 		`"rule":"r",`:           `"rule":"r","anyone":"yes",`,
+		`"refuse"`:              `"deny"`,
+		`"unconfined":`:         `"privileged":`,
+		`["granted"]`:           `[]`,
+		`"granted"`:             `"*"`,
+		`,"rules":["granted"]`:  ``,
+		`"docker"`:              `"Docker"`,
+		`"names":["web"]`:       `"names":["/web"]`,
+		`"names":[`:             `"name":[`,
+		`"sha256:` + digestB:    `"sha512:` + digestB,
+		`["prod"]`:              `["prod."]`,
+		`["web-0"]`:             `["web-*"]`,
+		`{"app":""}`:            `{}`,
+		`"app":""`:              `"":"x"`,
+		`"app":`:                `"io.afalg-policy.app":`,
+		`"app":"`:               `"app":"` + strings.Repeat("v", maxLabelValue+1),
+		`"note":"v"`:            `"note":1`,
+		`"note"`:                `"` + strings.Repeat("k", maxLabelKey+1) + `"`,
+		`"grants":[{`:           `"grants":[{"rules":["a"],"platforms":["docker"]},{`,
+		`"grants":[`:            `"grants":["",`,
 	} {
 		src := strings.Replace(string(text), old, bad, 1)
 		if src == string(text) {
@@ -318,6 +393,8 @@ func TestSchemaKeys(t *testing.T) {
 		"deny":       {denyShape{}, "version: 1\nname: x\ndeny: 1\n"},
 		"rule":       {ruleShape{}, rule + "1\n"},
 		"binary":     {pathAndDigestShape{}, rule + "{rule: r, algorithms: {hash: [sha1]}, binaries: [[]]}\n"},
+		"containers": {containersShape{}, "version: 1\nname: x\ncontainers: 1\n"},
+		"grant":      {grantShape{}, "version: 1\nname: x\ncontainers: {grants: [1]}\n"},
 		"algorithms": {algorithmsShape{}, rule + "{rule: r, users: [root], algorithms: 1}\n"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -38,6 +38,9 @@ func near(word string, candidates []string) (string, bool) {
 	return found, found != ""
 }
 
+// Near finds the candidate that a misspelt word probably meant.
+func Near(word string, candidates []string) (string, bool) { return near(word, candidates) }
+
 // bare removes what is often spelt in another way.
 func bare(word string) string {
 	return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(word))

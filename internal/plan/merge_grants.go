@@ -1,0 +1,122 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/afalg-policy/afalg-policy/internal/policy"
+)
+
+// grants unites the grants of all files, each normal, and checks that what they
+// give is there.
+func (l *loader) grants() []policy.Grant {
+	var all []policy.Grant
+	for _, f := range l.order {
+		for _, g := range f.Containers.Grants {
+			if len(all) == policy.MaxGrants {
+				l.fail(g.Pos, "more than %d grants in all", policy.MaxGrants)
+				return nil
+			}
+			all = append(all, normalGrant(g))
+		}
+	}
+	l.checkGranted(all)
+	return sortedBy(slices.Values(all), compareGrants)
+}
+
+// normalGrant sorts a copy of the grant's lists.
+func normalGrant(g policy.Grant) policy.Grant {
+	g.Rules = sortedBy(slices.Values(g.Rules), compareGranted)
+	for _, list := range []*[]string{&g.Platforms, &g.Names, &g.Images, &g.Namespaces, &g.Pods} {
+		*list = sortedBy(slices.Values(*list), strings.Compare)
+	}
+	return g
+}
+
+// compareGrants compares what grants mean, not where they stand.
+func compareGrants(a, b policy.Grant) int {
+	return cmp.Or(
+		slices.CompareFunc(a.Rules, b.Rules, compareGranted),
+		slices.Compare(a.Platforms, b.Platforms),
+		slices.Compare(a.Names, b.Names),
+		slices.Compare(a.Images, b.Images),
+		slices.Compare(a.Namespaces, b.Namespaces),
+		slices.Compare(a.Pods, b.Pods),
+		comparePairs(a.Labels, b.Labels),
+		comparePairs(a.Annotations, b.Annotations),
+	)
+}
+
+func compareGranted(a, b policy.GrantedRule) int { return cmp.Compare(a.Name, b.Name) }
+
+func comparePairs(a, b map[string]string) int {
+	keys := slices.Sorted(maps.Keys(a))
+	if order := slices.Compare(keys, slices.Sorted(maps.Keys(b))); order != 0 {
+		return order
+	}
+	for _, key := range keys {
+		if order := cmp.Compare(a[key], b[key]); order != 0 {
+			return order
+		}
+	}
+	return 0
+}
+
+// The work and the text that a policy of nonsense costs: a suggestion compares
+// a name with those of all rules.
+const (
+	maxUnknown = 1_000
+	maxHints   = 10
+)
+
+// checkGranted reports each rule that a grant gives and no file has, and warns
+// of those that no process in a container can meet.
+func (l *loader) checkGranted(all []policy.Grant) {
+	rules := map[string]policy.Rule{}
+	for _, f := range l.order {
+		for _, r := range f.Rules {
+			rules[r.Name] = r
+		}
+	}
+	names := slices.Sorted(maps.Keys(rules))
+	unknown := 0
+	for _, g := range all {
+		for _, granted := range g.Rules {
+			rule, exists := rules[granted.Name]
+			if exists {
+				l.warnMoot(granted, rule)
+				continue
+			}
+			if unknown++; unknown > maxUnknown {
+				l.fail(granted.Pos, "and more rules that do not exist; correct these first")
+				return
+			}
+			l.fail(granted.Pos, "grant of %q: %s", granted.Name, noRule(granted.Name, names, unknown <= maxHints))
+		}
+	}
+}
+
+// warnMoot: a path in a container is a claim, so only a digest counts there.
+func (l *loader) warnMoot(granted policy.GrantedRule, rule policy.Rule) {
+	hasDigest := func(b policy.Binary) bool { return b.SHA256 != "" }
+	if len(rule.Binaries) > 0 && !slices.ContainsFunc(rule.Binaries, hasDigest) {
+		text := fmt.Sprintf("grant of %q: no binary of the rule has a sha256, and none without one counts in a container", granted.Name)
+		l.warnings = append(l.warnings, policy.Warning{Pos: granted.Pos, Text: text})
+	}
+}
+
+func noRule(name string, names []string, hint bool) string {
+	const text = "the policy has no such rule"
+	if len(names) == 0 {
+		return text + ": it has none at all"
+	}
+	if hint {
+		if guess, found := policy.Near(name, names); found {
+			return text + `; did you mean "` + guess + `"?`
+		}
+	}
+	return text + "; its rules are " + some(names)
+}
