@@ -11,6 +11,7 @@ import (
 	"github.com/tailscale/hujson"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/edit"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/profile"
 )
@@ -64,8 +65,11 @@ func patchOCI(config []byte, harden hardenFunc) ([]byte, []Gap, error) {
 	if err != nil {
 		return nil, gaps, err
 	}
-	patched, err := c.patch(hardened)
-	return patched, gaps, err
+	patched, err := edit.Parsed(config, &c.document, []string{"linux", "seccomp"}, hardened)
+	if err != nil {
+		return nil, gaps, fmt.Errorf("writing linux.seccomp: %w", err)
+	}
+	return patched, gaps, nil
 }
 
 // ConfigError is a fault of the config.json itself. Its text starts with
@@ -90,10 +94,11 @@ func readOCI(src []byte) (c *ociConfig, base *specs.LinuxSeccomp, caps []string,
 
 // ociConfig is a config.json with the places that matter; nil where missing.
 type ociConfig struct {
-	src     []byte
-	root    *hujson.Object
-	linux   *hujson.ObjectMember
-	seccomp *hujson.ObjectMember
+	src      []byte
+	document hujson.Value
+	root     *hujson.Object
+	linux    *hujson.ObjectMember
+	seccomp  *hujson.ObjectMember
 }
 
 func parseOCI(src []byte) (*ociConfig, error) {
@@ -105,8 +110,8 @@ func parseOCI(src []byte) (*ociConfig, error) {
 	if err := profile.NoDuplicates(src, &v, strings.Clone); err != nil {
 		return nil, err
 	}
-	c := &ociConfig{src: src}
-	if c.root, err = c.object(&v, "the config"); err != nil {
+	c := &ociConfig{src: src, document: v}
+	if c.root, err = c.object(&c.document, "the config"); err != nil {
 		return nil, err
 	}
 	if err := c.findLinux(); err != nil {
@@ -142,21 +147,15 @@ func (c *ociConfig) findLinux() (err error) {
 
 // base decodes the profile of the config; nil if it has none.
 func (c *ociConfig) base() (*specs.LinuxSeccomp, error) {
-	if c.seccomp == nil || isNull(&c.seccomp.Value) {
-		return nil, nil
-	}
-	if err := c.exactKeys(&c.seccomp.Value); err != nil {
+	base, err := c.profile()
+	if err != nil || base == nil {
 		return nil, err
-	}
-	var base specs.LinuxSeccomp
-	if err := c.decode(&c.seccomp.Value, &base); err != nil {
-		return nil, c.fail(c.seccomp.Value.StartOffset, "linux.seccomp: %w", err)
 	}
 	if base.ListenerPath != "" {
 		return nil, c.fail(c.seccomp.Value.StartOffset,
 			"linux.seccomp has a listener, %s: what it answers cannot be proved", base.ListenerPath)
 	}
-	return &base, nil
+	return base, nil
 }
 
 // bounding reads process.capabilities.bounding, on which the default profile
@@ -186,17 +185,11 @@ func (c *ociConfig) bounding() ([]string, error) {
 // member finds a key. Runtimes disagree about a key in another case: those in
 // Go take it, and the last one counts; crun passes over it. So it is refused.
 func (c *ociConfig) member(o *hujson.Object, key string) (*hujson.ObjectMember, error) {
-	var found *hujson.ObjectMember
-	for i := range o.Members {
-		m := &o.Members[i]
-		switch name := keyOf(m); {
-		case name == key:
-			found = m
-		case strings.EqualFold(name, key):
-			return nil, c.fail(m.Name.StartOffset, "key %q: some runtimes read it as %q and others do not", name, key)
-		}
+	exact, other := edit.Find(o, key)
+	if other != nil {
+		return nil, c.fail(other.Name.StartOffset, "key %q: some runtimes read it as %q and others do not", keyOf(other), key)
 	}
-	return found, nil
+	return exact, nil
 }
 
 // profileKeys are the keys of a seccomp profile in an OCI config.
