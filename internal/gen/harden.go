@@ -3,6 +3,7 @@ package gen
 import (
 	"fmt"
 	"github.com/afalg-policy/afalg-policy/internal/profile"
+	"reflect"
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -219,17 +220,27 @@ func (h *hardener) socketcallRules(base []profile.Rule) ([]profile.Rule, error) 
 		if h.socketcall == SocketcallKeep {
 			return base, nil
 		}
-		rules := denials(base)
+		var ours []profile.Rule
 		for _, call := range socketcallFamilies {
-			rules = append(rules, h.deny(whySocketcall, "socketcall", h.errno, lowEquals(call))...)
+			ours = append(ours, h.deny(whySocketcall, "socketcall", h.errno, lowEquals(call))...)
 		}
-		return rules, nil
+		hardenedBefore := func(r profile.Rule) bool {
+			return slices.ContainsFunc(ours, func(o profile.Rule) bool { return sameDenial(r, o) })
+		}
+		return append(slices.DeleteFunc(denials(base), hardenedBefore), ours...), nil
 	}
 	h.change.socketcall = permissive
 	if h.socketcall == SocketcallKeep && permissive {
 		return base, nil
 	}
 	return h.denySocketcall(), nil
+}
+
+// sameDenial tells whether two rules of one call say the same, whatever their
+// comments are.
+func sameDenial(a, b profile.Rule) bool {
+	a.Comment, b.Comment = "", ""
+	return reflect.DeepEqual(a, b)
 }
 
 const whySocketcall = "afalg-policy: the family is behind a pointer, which seccomp cannot read"

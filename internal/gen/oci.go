@@ -21,13 +21,11 @@ import (
 // profile gets the Docker default for its capabilities. The machine is that of
 // o.Host.Arch; where it is empty, the one that the profile names, or x86-64.
 func OCI(p *plan.Plan, config []byte, o SeccompOptions) ([]File, []Gap, error) {
-	patched, gaps, err := patchOCI(config, func(base *specs.LinuxSeccomp, caps []string) (*specs.LinuxSeccomp, []Gap, error) {
-		o.Host.Caps = caps
-		if o.Host.Arch == "" {
-			o.Host.Arch = machineOf(base)
-		}
-		return Harden(p, base, o)
-	})
+	c, err := ReadConfig(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	patched, gaps, err := c.Harden(p, o)
 	if err != nil {
 		return nil, gaps, err
 	}
@@ -46,32 +44,6 @@ func machineOf(base *specs.LinuxSeccomp) specs.Arch {
 	return specs.ArchX86_64
 }
 
-// hardenFunc hardens the profile of a container with that bounding set; a nil
-// base means that it has none.
-type hardenFunc func(base *specs.LinuxSeccomp, caps []string) (*specs.LinuxSeccomp, []Gap, error)
-
-// patchOCI replaces linux.seccomp in a config.json. Every byte outside that
-// value stays as it is; an inserted value brings its key along.
-func patchOCI(config []byte, harden hardenFunc) ([]byte, []Gap, error) {
-	c, base, caps, err := readOCI(config)
-	if err != nil {
-		return nil, nil, &ConfigError{err}
-	}
-	hardened, gaps, err := harden(base, caps)
-	if base == nil {
-		gaps = append(gaps, Gap{Stricter, "default-profile", nil,
-			"the config had no seccomp profile and gets the default one, which denies more than AF_ALG"})
-	}
-	if err != nil {
-		return nil, gaps, err
-	}
-	patched, err := edit.Parsed(config, &c.document, []string{"linux", "seccomp"}, hardened)
-	if err != nil {
-		return nil, gaps, fmt.Errorf("writing linux.seccomp: %w", err)
-	}
-	return patched, gaps, nil
-}
-
 // ConfigError is a fault of the config.json itself. Its text starts with
 // line:col where it has a place.
 type ConfigError struct{ Err error }
@@ -81,27 +53,26 @@ func (e *ConfigError) Error() string { return e.Err.Error() }
 // Unwrap returns the fault.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-func readOCI(src []byte) (c *ociConfig, base *specs.LinuxSeccomp, caps []string, err error) {
-	if c, err = parseOCI(src); err != nil {
-		return nil, nil, nil, err
-	}
-	if base, err = c.base(); err != nil {
-		return nil, nil, nil, err
-	}
-	caps, err = c.bounding()
-	return c, base, caps, err
-}
-
-// ociConfig is a config.json with the places that matter; nil where missing.
-type ociConfig struct {
+// Config is a config.json whose text was checked: JSON of bearable size, no key
+// twice in an object, for Linux.
+type Config struct {
 	src      []byte
 	document hujson.Value
 	root     *hujson.Object
 	linux    *hujson.ObjectMember
-	seccomp  *hujson.ObjectMember
+	seccomp  *hujson.ObjectMember // nil where missing
 }
 
-func parseOCI(src []byte) (*ociConfig, error) {
+// ReadConfig checks a config.json. The error is a *ConfigError.
+func ReadConfig(src []byte) (*Config, error) {
+	c, err := readConfig(src)
+	if err != nil {
+		return nil, &ConfigError{err}
+	}
+	return c, nil
+}
+
+func readConfig(src []byte) (*Config, error) {
 	v, err := profile.ReadJSON(src)
 	if err != nil {
 		return nil, err
@@ -110,7 +81,7 @@ func parseOCI(src []byte) (*ociConfig, error) {
 	if err := profile.NoDuplicates(src, &v, strings.Clone); err != nil {
 		return nil, err
 	}
-	c := &ociConfig{src: src, document: v}
+	c := &Config{src: src, document: v}
 	if c.root, err = c.object(&c.document, "the config"); err != nil {
 		return nil, err
 	}
@@ -125,11 +96,63 @@ func parseOCI(src []byte) (*ociConfig, error) {
 	return c, err
 }
 
+// Seccomp reads linux.seccomp, nil if there is none, as all runtimes read it:
+// what they would read in different ways is an error.
+func (c *Config) Seccomp() (*specs.LinuxSeccomp, error) {
+	p, err := c.profile()
+	if err != nil {
+		return nil, &ConfigError{err}
+	}
+	return p, nil
+}
+
+// Harden replaces linux.seccomp, and returns the text: OCI for one that was
+// read already.
+func (c *Config) Harden(p *plan.Plan, o SeccompOptions) ([]byte, []Gap, error) {
+	return c.patch(func(base *specs.LinuxSeccomp, caps []string) (*specs.LinuxSeccomp, []Gap, error) {
+		o.Host.Caps = caps
+		if o.Host.Arch == "" {
+			o.Host.Arch = machineOf(base)
+		}
+		return Harden(p, base, o)
+	})
+}
+
+// hardenFunc hardens the profile of a container with that bounding set; a nil
+// base means that it has none.
+type hardenFunc func(base *specs.LinuxSeccomp, caps []string) (*specs.LinuxSeccomp, []Gap, error)
+
+// patch replaces linux.seccomp. Every byte outside that value stays as it is; an
+// inserted value brings its key along.
+func (c *Config) patch(harden hardenFunc) ([]byte, []Gap, error) {
+	base, err := c.base()
+	var caps []string
+	if err == nil {
+		caps, err = c.bounding()
+	}
+	if err != nil {
+		return nil, nil, &ConfigError{err}
+	}
+	hardened, gaps, err := harden(base, caps)
+	if base == nil {
+		gaps = append(gaps, Gap{Stricter, "default-profile", nil,
+			"the config had no seccomp profile and gets the default one, which denies more than AF_ALG"})
+	}
+	if err != nil {
+		return nil, gaps, err
+	}
+	patched, err := edit.Parsed(c.src, &c.document, []string{"linux", "seccomp"}, hardened)
+	if err != nil {
+		return nil, gaps, fmt.Errorf("writing linux.seccomp: %w", err)
+	}
+	return patched, gaps, nil
+}
+
 // otherPlatforms are the sections of the OCI runtime specification for configs
 // that no seccomp filter reaches.
 var otherPlatforms = []string{"windows", "solaris", "vm", "zos", "freebsd"}
 
-func (c *ociConfig) findLinux() (err error) {
+func (c *Config) findLinux() (err error) {
 	if c.linux, err = c.member(c.root, "linux"); err != nil || c.linux != nil {
 		return err
 	}
@@ -145,8 +168,23 @@ func (c *ociConfig) findLinux() (err error) {
 	return fmt.Errorf("the config has no linux section, which holds the seccomp profile")
 }
 
-// base decodes the profile of the config; nil if it has none.
-func (c *ociConfig) base() (*specs.LinuxSeccomp, error) {
+// profile decodes the profile of the config; nil if it has none.
+func (c *Config) profile() (*specs.LinuxSeccomp, error) {
+	if c.seccomp == nil || isNull(&c.seccomp.Value) {
+		return nil, nil
+	}
+	if err := c.exactKeys(&c.seccomp.Value); err != nil {
+		return nil, err
+	}
+	var p specs.LinuxSeccomp
+	if err := c.decode(&c.seccomp.Value, &p); err != nil {
+		return nil, c.fail(c.seccomp.Value.StartOffset, "linux.seccomp: %w", err)
+	}
+	return &p, nil
+}
+
+// base is the profile to harden; nil if there is none.
+func (c *Config) base() (*specs.LinuxSeccomp, error) {
 	base, err := c.profile()
 	if err != nil || base == nil {
 		return nil, err
@@ -160,7 +198,7 @@ func (c *ociConfig) base() (*specs.LinuxSeccomp, error) {
 
 // bounding reads process.capabilities.bounding, on which the default profile
 // depends.
-func (c *ociConfig) bounding() ([]string, error) {
+func (c *Config) bounding() ([]string, error) {
 	at := c.root
 	for _, key := range []string{"process", "capabilities"} {
 		m, err := c.member(at, key)
@@ -184,7 +222,7 @@ func (c *ociConfig) bounding() ([]string, error) {
 
 // member finds a key. Runtimes disagree about a key in another case: those in
 // Go take it, and the last one counts; crun passes over it. So it is refused.
-func (c *ociConfig) member(o *hujson.Object, key string) (*hujson.ObjectMember, error) {
+func (c *Config) member(o *hujson.Object, key string) (*hujson.ObjectMember, error) {
 	exact, other := edit.Find(o, key)
 	if other != nil {
 		return nil, c.fail(other.Name.StartOffset, "key %q: some runtimes read it as %q and others do not", keyOf(other), key)
@@ -200,7 +238,7 @@ var profileKeys = []string{
 
 // exactKeys refuses what another version of the format may mean: the whole
 // value is written again, and an unknown key would be lost.
-func (c *ociConfig) exactKeys(v *hujson.Value) error {
+func (c *Config) exactKeys(v *hujson.Value) error {
 	switch t := v.Value.(type) {
 	case *hujson.Object:
 		for i := range t.Members {
@@ -222,7 +260,7 @@ func (c *ociConfig) exactKeys(v *hujson.Value) error {
 	return nil
 }
 
-func (c *ociConfig) object(v *hujson.Value, what string) (*hujson.Object, error) {
+func (c *Config) object(v *hujson.Value, what string) (*hujson.Object, error) {
 	o, ok := v.Value.(*hujson.Object)
 	if !ok {
 		return nil, c.fail(v.StartOffset, "%s is no JSON object", what)
@@ -230,13 +268,13 @@ func (c *ociConfig) object(v *hujson.Value, what string) (*hujson.Object, error)
 	return o, nil
 }
 
-func (c *ociConfig) decode(v *hujson.Value, into any) error {
+func (c *Config) decode(v *hujson.Value, into any) error {
 	d := json.NewDecoder(bytes.NewReader(c.src[v.StartOffset:v.EndOffset]))
 	d.DisallowUnknownFields()
 	return d.Decode(into)
 }
 
-func (c *ociConfig) fail(offset int, format string, args ...any) error {
+func (c *Config) fail(offset int, format string, args ...any) error {
 	return fmt.Errorf("%s: %w", profile.Place(c.src, offset), fmt.Errorf(format, args...))
 }
 

@@ -307,3 +307,11 @@ func TestOCIMachine(t *testing.T) {
 		t.Errorf("no profile: %s", got)
 	}
 }
+
+func patchOCI(config []byte, harden hardenFunc) ([]byte, []Gap, error) {
+	c, err := ReadConfig(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.patch(harden)
+}

@@ -37,6 +37,8 @@ type SeccompOptions struct {
 	// With one, AF_ALG is decided at run time, for the rules in Grants alone.
 	Broker string
 	Host   profile.Host
+	// Memo keeps what Harden and Prove found; nil: nothing is kept.
+	Memo Memo
 }
 
 // Seccomp hardens a profile. What it returns has been compiled as each runtime
@@ -63,18 +65,16 @@ func Seccomp(p *plan.Plan, o SeccompOptions) ([]File, []Gap, error) {
 	return []File{{Path: "seccomp.json", Data: data}}, gaps, nil
 }
 
-// Harden hardens a profile that is resolved already; nil stands for the Docker
-// default on o.Host.
+// Harden hardens a profile that is resolved already; nil stands for o.Base, or
+// the Docker default on o.Host.
 func Harden(p *plan.Plan, base *specs.LinuxSeccomp, o SeccompOptions) (*specs.LinuxSeccomp, []Gap, error) {
-	var src []byte
-	var err error
-	if base == nil {
-		src, err = profile.Docker()
-	} else {
-		src, err = json.Marshal(base)
-	}
+	src, err := baseText(base, o)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the base profile: %w", err)
+	}
+	key := memoKey("hardened", p, src, o)
+	if r, ok := o.recall(key); ok {
+		return r.Profile, r.Gaps, nil
 	}
 	parsed, err := profile.Parse(src)
 	if err != nil {
@@ -86,7 +86,21 @@ func Harden(p *plan.Plan, base *specs.LinuxSeccomp, o SeccompOptions) (*specs.Li
 		return nil, gaps, err
 	}
 	out, err := hardened.Resolve(o.Host)
+	if err == nil {
+		o.keep(key, remembered{out, gaps})
+	}
 	return out, gaps, err
+}
+
+func baseText(base *specs.LinuxSeccomp, o SeccompOptions) ([]byte, error) {
+	switch {
+	case base != nil:
+		return json.Marshal(base)
+	case o.Base != nil:
+		return o.Base, nil
+	default:
+		return profile.Docker()
+	}
 }
 
 func hardenFor(p *plan.Plan, base *profile.Profile, o SeccompOptions) (*profile.Profile, []Gap, error) {
