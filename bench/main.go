@@ -7,6 +7,7 @@
 //	go run ./bench -verify    what a proof costs, and how it grows
 //	go run ./bench -broker    what the broker costs, beside a minimal one in C
 //	go run ./bench -broker -busy  with many workloads at once
+//	go run ./bench -start PROGRAM  what the start of a container costs; PROGRAM is bin/afalg-policy
 package main
 
 import (
@@ -38,9 +39,12 @@ func main() {
 	broker := flag.Bool("broker", false, "print what the broker costs instead")
 	busy := flag.Bool("busy", false, "with -broker: with many workloads at once")
 	built := flag.String("programs", "", "with -broker: where its C programs are; they are built if it is left out")
+	start := flag.String("start", "", "print what the start of a container costs with this `PROGRAM` instead")
 	flag.Parse()
 	work := run
 	switch {
+	case *start != "":
+		work = func(rounds int) error { return benchStart(rounds, *start) }
 	case *proofs:
 		work = benchVerify
 	case *broker && *busy:

@@ -1,0 +1,41 @@
+package oci
+
+import (
+	"log/slog"
+	"os"
+	"strings"
+)
+
+// Log is the log of a runtime (--log, --log-format), where containerd, Docker
+// and Podman look for the reason of a failure.
+type Log struct {
+	Path string // "" for none; crun puts a type before it, as file:PATH
+	JSON bool
+}
+
+// Fail writes an error as runtimes do. That it cannot is nobody's to hear.
+func (l Log) Fail(text string) {
+	path := strings.TrimPrefix(l.Path, "file:")
+	if path == "" {
+		return
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	o := &slog.HandlerOptions{ReplaceAttr: lowerLevel}
+	var h slog.Handler = slog.NewTextHandler(f, o)
+	if l.JSON {
+		h = slog.NewJSONHandler(f, o)
+	}
+	slog.New(h).Error(text)
+}
+
+// lowerLevel writes the level as callers look for it.
+func lowerLevel(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == slog.LevelKey {
+		return slog.String(a.Key, strings.ToLower(a.Value.String()))
+	}
+	return a
+}
