@@ -189,6 +189,11 @@ func TestLogFail(t *testing.T) {
 			}
 		}
 	}
+	t.Chdir(t.TempDir())
 	Log{}.Fail("nowhere")
+	Log{Path: "journald:web"}.Fail("elsewhere")
+	if left, err := os.ReadDir("."); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
 	Log{Path: dir}.Fail("a directory")
 }

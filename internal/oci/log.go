@@ -15,8 +15,9 @@ type Log struct {
 
 // Fail writes an error as runtimes do. That it cannot is nobody's to hear.
 func (l Log) Fail(text string) {
-	path := strings.TrimPrefix(l.Path, "file:")
-	if path == "" {
+	path, ofFile := strings.CutPrefix(l.Path, "file:")
+	elsewhere := strings.HasPrefix(path, "journald:") || strings.HasPrefix(path, "syslog:")
+	if path == "" || elsewhere && !ofFile {
 		return
 	}
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/afalg-policy/afalg-policy/internal/oci"
+	"github.com/afalg-policy/afalg-policy/internal/vouch"
+)
+
+const hookLong = `Hook is called by container runtimes, not by people; "afalg-policy install" sets
+up what a platform takes.
+
+  precreate       Podman gives it the spec of a container, and takes the one that
+                  it returns: hardened, and with the agent behind it if the
+                  policy grants something to this container
+  createRuntime   every OCI runtime: it proves that the spec is closed, and
+                  refuses the container otherwise; it cannot change anything
+
+Which containers are granted what stands under containers: in the policy. What a
+container says of itself grants nothing.`
+
+func newHook(t *tui) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "hook",
+		Short: "Harden and check containers as they start (called by runtimes)",
+		Long:  hookLong,
+		Example: `  afalg-policy hook precreate <config.json >hardened.json
+  afalg-policy hook createRuntime <state.json`,
+	}
+	cmd.AddCommand(newPrecreate(t), newCreateRuntime(t))
+	asGroup(cmd, "hook")
+	return cmd
+}
+
+func newPrecreate(t *tui) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "precreate",
+		Short: "Harden the spec on standard input, for Podman",
+		Long: `Precreate reads the spec of a container (config.json) from standard input, and
+writes it to standard output with linux.seccomp hardened. Everything else stays
+as it is, byte for byte. A spec that cannot be hardened and proved is refused
+with exit status 1 or 3, and Podman does not start the container.`,
+		Example: `  afalg-policy hook precreate --policy /etc/afalg-policy/policy.yaml <config.json >hardened.json`,
+		Args:    cobra.NoArgs,
+	}
+	flags := addContainerFlags(cmd, "podman")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := flags.open(t, "precreate")
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		spec, err := readStdin(cmd.InOrStdin(), "the spec of a container")
+		if err != nil {
+			return err
+		}
+		out, err := s.settle(vouch.Source{Platform: flags.platform.value, Spec: spec}, oci.Options.Harden)
+		if err != nil {
+			return err
+		}
+		_, err = t.out.Write(out.Spec)
+		return err
+	}
+	return cmd
+}
+
+func newCreateRuntime(t *tui) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "createRuntime",
+		Short: "Refuse a container whose seccomp profile is not closed",
+		Long: `CreateRuntime reads the state of a container from standard input, and the spec
+in its bundle, and proves that the container's seccomp profile closes every
+route, but for what the policy grants to it. Otherwise it ends with status 1 or
+3, the runtime does not start the container, and standard error says what to do.
+
+A spec that others than root can write is refused: it may have changed since the
+runtime read it.`,
+		Example: `  afalg-policy hook createRuntime --policy /etc/afalg-policy/policy.yaml <state.json`,
+		Args:    cobra.NoArgs,
+	}
+	flags := addContainerFlags(cmd, "oci")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := flags.open(t, "createRuntime")
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		text, err := readStdin(cmd.InOrStdin(), "the state of a container")
+		if err != nil {
+			return err
+		}
+		return s.gate(text)
+	}
+	return cmd
+}
+
+func (s *starting) gate(text []byte) error {
+	state, err := oci.ReadState(text)
+	if err != nil {
+		return &inputError{"standard input", err}
+	}
+	if err := oci.Sealed(state.Bundle); err != nil {
+		return err
+	}
+	spec, err := oci.ReadBundle(state.Bundle)
+	if err != nil {
+		return err
+	}
+	source := vouch.Source{Platform: s.platform.value, ID: state.ID, Bundle: state.Bundle, Spec: spec}
+	_, err = s.settle(source, oci.Options.Check)
+	return err
+}

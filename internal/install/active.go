@@ -1,0 +1,115 @@
+package install
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/afalg-policy/afalg-policy/internal/install/host"
+)
+
+func dockerActive(ctx context.Context, r *host.Record) error {
+	out, err := ask(ctx, "docker", localDocker, "info", "--format", "{{json .}}")
+	if err != nil {
+		return err
+	}
+	var info struct {
+		DefaultRuntime  string
+		SecurityOptions []string
+	}
+	if err := json.Unmarshal([]byte(out), &info); err != nil {
+		return fmt.Errorf("docker info: %w", err)
+	}
+	if info.DefaultRuntime != dockerName {
+		return fmt.Errorf("the default runtime of the daemon is %q: %w", info.DefaultRuntime, errStale)
+	}
+	if want := "name=seccomp,profile=" + profilePath("docker"); !slices.Contains(info.SecurityOptions, want) {
+		return fmt.Errorf("the daemon has %s, not %s: %w", strings.Join(info.SecurityOptions, " "), want, errStale)
+	}
+	return current("dockerd", r, path.Dir(dockerWrapper))
+}
+
+// podmanActive asks podman itself: it reads its configuration each time.
+func podmanActive(ctx context.Context, r *host.Record) error {
+	if r.Entry(path.Join(podmanHooks, "zz-afalg-policy-precreate.json")) != nil {
+		return nil
+	}
+	out, err := ask(ctx, "podman", "info", "--format", "{{.Host.OCIRuntime.Path}}")
+	if err != nil {
+		return err
+	}
+	if p := strings.TrimSpace(out); !strings.HasPrefix(p, podmanWrappers+"/") {
+		return fmt.Errorf("podman uses the runtime %s, not one of %s: look for a setting of engine.runtime", p, podmanWrappers)
+	}
+	return nil
+}
+
+func containerdActive(ctx context.Context, r *host.Record) error {
+	if err := current("containerd", r, containerdWrappers); err != nil {
+		return err
+	}
+	out, err := ask(ctx, "containerd", "config", "dump")
+	if err != nil {
+		return err
+	}
+	dump, err := parseTOML("containerd config dump", []byte(out))
+	if err != nil {
+		return err
+	}
+	if name, program := bypassed(dump); name != "" {
+		return fmt.Errorf("the handler %s executes %s, not a wrapper: install containerd again", name, program)
+	}
+	return nil
+}
+
+func crioActive(_ context.Context, r *host.Record) error { return current("crio", r, "") }
+
+func systemdActive(ctx context.Context, r *host.Record) error {
+	for _, unit := range []string{agentSocket, agentService} {
+		state, err := ask(ctx, "systemctl", "is-active", unit)
+		if state = strings.TrimSpace(state); state != "" && state != "active" {
+			return fmt.Errorf("%s is %s; start it", unit, state)
+		} else if err != nil {
+			return err
+		}
+	}
+	main, err := ask(ctx, "systemctl", "show", "--property=MainPID", "--value", agentService)
+	if err != nil {
+		return err
+	}
+	d, err := readDaemon("/proc/" + strings.TrimSpace(main))
+	if err != nil {
+		return err
+	}
+	if !d.after(r.Moment) {
+		return fmt.Errorf("%s was started before: %w", agentService, errStale)
+	}
+	return nil
+}
+
+// systemdProve asks whether somebody takes the notifications of a container.
+// That the agent answers them is watched by systemd: it proves that to itself.
+func systemdProve(ctx context.Context, _ string) error {
+	h, err := host.Open("/")
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	r, err := h.ReadRecord("systemd")
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		return fmt.Errorf("the agent is not installed")
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", r.Options["agent"])
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}

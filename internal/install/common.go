@@ -1,0 +1,171 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/afalg-policy/afalg-policy/internal/install/host"
+)
+
+const (
+	libDir     = "/usr/local/lib/afalg-policy"
+	seccompDir = "/etc/afalg-policy/seccomp"
+	unitDir    = "/etc/systemd/system"
+	dropIn     = "zz-afalg-policy.conf" // the last to be read
+)
+
+// shared are the flags of "hook" and of "runtime".
+func (o *Options) shared(platform string) []string {
+	args := []string{"--platform", platform, "--policy", o.Policy, "--agent", o.Agent, "--on-agent-down", o.OnAgentDown}
+	if o.DecisionLog != "" {
+		args = append(args, "--decision-log", o.DecisionLog)
+	}
+	return args
+}
+
+// wrapper is the script that stands in for a runtime. Its name is that of the
+// runtime: some callers find it by name in PATH. The arguments are passed to
+// the runtime before those of the caller.
+func (o *Options) wrapper(platform, p, runtime string, args ...string) host.File {
+	words := append([]string{o.Program, "runtime"}, o.shared(platform)...)
+	words = append(words, "--runtime-path", runtime, "--")
+	words = append(words, args...)
+	return host.File{Path: p, Mode: host.Script, Data: fmt.Appendf(nil, "#!/bin/sh\n%sexec %s \"$@\"\n", comment(platform), shellWords(words))}
+}
+
+func comment(platform string) string {
+	return fmt.Sprintf("# Written by \"afalg-policy install %s\"; \"afalg-policy uninstall %s\" takes it back.\n", platform, platform)
+}
+
+// pathDropIn has a service find the wrapper before the runtime.
+func pathDropIn(platform, unit, dir string) host.File {
+	return host.File{Path: path.Join(unitDir, unit+".d", dropIn), Mode: host.Plain,
+		Data: fmt.Appendf(nil, "%s[Service]\nEnvironment=PATH=%s:%s\n", comment(platform), dir, host.SystemPath)}
+}
+
+func profilePath(platform string) string { return path.Join(seccompDir, platform+".json") }
+
+// profile hardens a base, or that of --base, or Docker's default.
+func (o *Options) profile(platform, basePath string, base []byte) (host.File, error) {
+	if o.Base != nil {
+		basePath, base = o.BasePath, o.Base
+	}
+	data, err := o.Harden(base)
+	if err != nil {
+		if basePath == "" {
+			basePath = "of Docker's default"
+		}
+		return host.File{}, fmt.Errorf("seccomp profile %s: %w", basePath, err)
+	}
+	return host.File{Path: profilePath(platform), Mode: host.Plain, Data: data}, nil
+}
+
+// runtime is the runtime that a wrapper executes: the one of --runtime-path, or
+// the one that was configured, or the first of the names that is there.
+func (o *Options) runtime(h *host.Host, configured string, names ...string) (string, error) {
+	if o.RuntimePath != "" {
+		return o.RuntimePath, nil
+	}
+	if configured != "" {
+		names = []string{configured}
+	}
+	for _, name := range names {
+		p, err := name, error(nil)
+		if !path.IsAbs(name) {
+			p, err = h.LookPath(name)
+		}
+		if err == nil {
+			err = h.Executable("runtime", p)
+		}
+		if err == nil {
+			return p, nil
+		}
+		var missing *HostError
+		if !errors.As(err, &missing) {
+			return "", fmt.Errorf("%w; or name another runtime with --runtime-path", err)
+		}
+	}
+	return "", host.Unable("no runtime: %s was not found in %s; name it with --runtime-path", strings.Join(names, " or "), host.SystemPath)
+}
+
+// ours tells whether a runtime is a wrapper already. In front of itself it
+// would go round for ever.
+func ours(p string) bool { return strings.HasPrefix(p, libDir+"/") }
+
+// inFile puts a file before an error that may begin with line:col.
+func inFile(shown string, err error) error {
+	if text := err.Error(); text != "" && text[0] >= '0' && text[0] <= '9' && strings.Contains(text, ": ") {
+		return fmt.Errorf("%s:%w", shown, err)
+	}
+	return fmt.Errorf("%s: %w", shown, err)
+}
+
+// daemonFlag is a flag that a daemon is started with.
+type daemonFlag struct {
+	name, value string
+	where       string // file:line
+}
+
+// daemonFlags looks for flags on the command line that units and their
+// environment files give a daemon: what is set there, a file cannot set, or
+// another file is read.
+func daemonFlags(h *host.Host, unit string, environment []string, names ...string) ([]daemonFlag, error) {
+	var found []daemonFlag
+	for _, dir := range []string{unitDir, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
+		dropIns, err := h.List(path.Join(dir, unit+".d"), ".conf")
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range append(dropIns, path.Join(dir, unit)) {
+			flags, err := flagsIn(h, p, "ExecStart=", names)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, flags...)
+		}
+	}
+	for _, p := range environment {
+		flags, err := flagsIn(h, p, "", names)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, flags...)
+	}
+	return found, nil
+}
+
+// flagsIn looks through the settings of one file that begin with a prefix.
+func flagsIn(h *host.Host, p, prefix string, names []string) ([]daemonFlag, error) {
+	if !h.Exists(p) {
+		return nil, nil
+	}
+	data, err := h.Follow(p)
+	if err != nil {
+		return nil, err
+	}
+	var found []daemonFlag
+	continued := false
+	for i, line := range strings.Split(string(data), "\n") {
+		line = strings.TrimSpace(line)
+		wanted := (continued || strings.HasPrefix(line, prefix)) && !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, ";")
+		continued = wanted && strings.HasSuffix(line, `\`)
+		if !wanted {
+			continue
+		}
+		words := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\"'=", r) })
+		for at, word := range words {
+			if !slices.Contains(names, word) {
+				continue
+			}
+			f := daemonFlag{name: word, where: fmt.Sprintf("%s:%d", h.Shown(p), i+1)}
+			if at+1 < len(words) {
+				f.value = words[at+1]
+			}
+			found = append(found, f)
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,266 @@
+package host
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	stateDir      = "/var/lib/afalg-policy"
+	recordDir     = stateDir + "/installed"
+	recordVersion = 1
+	// maxRecord bounds a record in bytes: three times the files, in base64.
+	maxRecord = 16 * maxFile
+)
+
+// Record is what was there before, and what was put there.
+type Record struct {
+	Version  int               `json:"version"`
+	Platform string            `json:"platform"`
+	Phase    Phase             `json:"phase"`
+	Time     time.Time         `json:"time"`
+	Moment   Moment            `json:"moment"`
+	Program  string            `json:"program"` // its version
+	Options  map[string]string `json:"options"`
+	Files    []Entry           `json:"files"`
+	Dirs     []string          `json:"dirs,omitempty"` // that were made, parents first
+}
+
+// Phase tells what a record stands for. It is written before the first file is
+// touched, and again after the last.
+type Phase string
+
+const (
+	installing Phase = "installing"
+	installed  Phase = "installed"
+	removing   Phase = "removing"
+)
+
+// Entry is one path. While a record is being changed, a file is as it was
+// before, or as an earlier installation left it, or as this one does.
+type Entry struct {
+	Path    string `json:"path"`
+	Before  node   `json:"before"`
+	Earlier []node `json:"earlier,omitempty"`
+	After   node   `json:"after"`
+}
+
+// RecordPath is where the record of an installation lies.
+func RecordPath(name string) string { return path.Join(recordDir, name+".json") }
+
+// NewRecord is about an installation that begins now.
+func NewRecord(platform, program string, options map[string]string) *Record {
+	return &Record{
+		Version: recordVersion, Platform: platform, Phase: installed,
+		Time: time.Now().UTC(), Moment: Now(), Program: program, Options: options,
+	}
+}
+
+// Interrupted tells whether an installation, or its removal, did not end.
+func (r *Record) Interrupted() bool { return r != nil && r.Phase != installed }
+
+// Entry is what the record has about a path, or nothing.
+func (r *Record) Entry(p string) *Entry {
+	if r == nil {
+		return nil
+	}
+	i := slices.IndexFunc(r.Files, func(e Entry) bool { return e.Path == p })
+	if i < 0 {
+		return nil
+	}
+	return &r.Files[i]
+}
+
+// originals are the files as they were before.
+func (r *Record) originals() map[string]node {
+	m := map[string]node{}
+	if r != nil {
+		for _, e := range r.Files {
+			m[e.Path] = e.Before
+		}
+	}
+	return m
+}
+
+// Before has files that a record is about read as they were before.
+func (h *Host) Before(r *Record) { h.originals = r.originals() }
+
+// Changed tells whether a file is not as it was installed.
+func (h *Host) Changed(r *Record) (bool, error) {
+	for i := range r.Files {
+		n, err := h.now(r.Files[i].Path)
+		if err != nil {
+			return false, err
+		}
+		if !r.known(&r.Files[i], n) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// known tells whether a file is as the record has it.
+func (r *Record) known(e *Entry, now node) bool {
+	if now.same(e.After) {
+		return true
+	}
+	if r.Phase == installed {
+		return false
+	}
+	return now.same(e.Before) || slices.ContainsFunc(e.Earlier, now.same)
+}
+
+// ReadRecord returns the record of a platform, or nothing.
+func (h *Host) ReadRecord(name string) (*Record, error) {
+	n, err := h.recorded(RecordPath(name))
+	if err != nil || n == nil {
+		return nil, err
+	}
+	var r Record
+	d := json.NewDecoder(bytes.NewReader(n))
+	d.DisallowUnknownFields()
+	err = d.Decode(&r)
+	switch {
+	case err != nil:
+	case r.Version != recordVersion:
+		err = fmt.Errorf("its version is %d, and this program knows %d", r.Version, recordVersion)
+	case r.Platform != name:
+		err = fmt.Errorf("it is about %q", r.Platform)
+	case r.Phase != installing && r.Phase != installed && r.Phase != removing:
+		err = fmt.Errorf("its phase is %q", r.Phase)
+	case slices.ContainsFunc(r.Files, func(e Entry) bool { return !path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path }):
+		err = errors.New("it has a path that is not absolute")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the record %s cannot be used: %w; use the program that wrote it, or restore the files by hand and remove it", h.Shown(RecordPath(name)), err)
+	}
+	return &r, nil
+}
+
+// recorded reads a record, which may be larger than the files that it holds.
+func (h *Host) recorded(p string) ([]byte, error) {
+	info, err := h.root.Lstat(inRoot(p))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxRecord) {
+		err = errors.New("it is not a record")
+	}
+	var data []byte
+	if err == nil {
+		err = h.rootOwned(p, info)
+	}
+	if err == nil {
+		data, err = h.root.ReadFile(inRoot(p))
+	}
+	if err != nil {
+		return nil, Unable("read the record %s: %w", h.Shown(p), reason(err))
+	}
+	return data, nil
+}
+
+func (r *Record) encode() ([]byte, error) {
+	data, err := json.MarshalIndent(r, "", "  ")
+	return append(data, '\n'), err
+}
+
+// madeByOthers lists the directories that other installations made, which is as
+// if this one had: the last to leave removes them.
+func (h *Host) madeByOthers(name string) ([]string, error) {
+	records, err := h.List(recordDir, ".json")
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, p := range records {
+		other := strings.TrimSuffix(path.Base(p), ".json")
+		if other == name || strings.HasPrefix(other, ".") {
+			continue
+		}
+		r, err := h.ReadRecord(other)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil {
+			dirs = append(dirs, r.Dirs...)
+		}
+	}
+	return dirs, nil
+}
+
+// Lock keeps other installations out, also those that a kill left behind: the
+// kernel drops the lock with the process. The directories that it needs are
+// removed again if nothing is left in them.
+func (h *Host) Lock() (func(), error) {
+	for { // until whoever held the lock does not remove the directory in between
+		err := h.makeRecordDir()
+		var dir *os.File
+		if err == nil {
+			dir, err = h.root.Open(inRoot(recordDir))
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			time.Sleep(time.Millisecond)
+			continue
+		} else if err != nil {
+			h.removeRecordDir()
+			return nil, Unable("make %s: %w", h.Shown(recordDir), reason(err))
+		}
+		if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			dir.Close()
+			return nil, ErrBusy
+		}
+		mine, err := dir.Stat()
+		there, err2 := h.root.Lstat(inRoot(recordDir))
+		if err == nil && err2 == nil && os.SameFile(mine, there) {
+			return func() { h.removeRecordDir(); dir.Close() }, nil
+		}
+		dir.Close()
+	}
+}
+
+// removeRecordDir removes the directories of the lock. From the moment that the
+// first is gone, the lock is another's, and nothing else may be touched.
+func (h *Host) removeRecordDir() {
+	dirs := parents(RecordPath("x"))
+	for _, dir := range slices.Backward(dirs) {
+		ours := dir == recordDir || dir == stateDir || slices.Contains(h.locked, dir)
+		if !ours || h.root.Remove(inRoot(dir)) != nil { // it is not empty
+			return
+		}
+	}
+}
+
+func (h *Host) makeRecordDir() error {
+	for _, dir := range parents(RecordPath("x")) {
+		mode := fs.FileMode(0o755)
+		if dir == recordDir {
+			mode = 0o700
+		}
+		err := h.makeDir(dir, mode)
+		switch {
+		case err == nil:
+			h.locked = append(h.locked, dir)
+		case !errors.Is(err, fs.ErrExist):
+			return err
+		}
+	}
+	return nil
+}
+
+// makeDir makes a directory with a mode, whatever the umask.
+func (h *Host) makeDir(dir string, mode fs.FileMode) error {
+	if err := h.root.Mkdir(inRoot(dir), mode); err != nil {
+		return err
+	}
+	return h.root.Chmod(inRoot(dir), mode)
+}

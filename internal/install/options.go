@@ -1,0 +1,86 @@
+package install
+
+import (
+	"strings"
+
+	"github.com/afalg-policy/afalg-policy/internal/install/host"
+)
+
+// Options say what to install.
+type Options struct {
+	Root        string // directory below which is read and written; "/" on the host itself
+	DryRun      bool   // change nothing, and lock nothing
+	Policy      string // absolute path, or builtin:NAME
+	Program     string // absolute path of afalg-policy
+	RuntimePath string // the runtime that the wrapper executes; found out if empty
+	Agent       string // socket of the agent
+	OnAgentDown string // "refuse" or "deny"
+	DecisionLog string // absolute path; none if empty
+	Precreate   bool   // podman: harden by the precreate hook instead of the wrapper
+	BasePath    string // seccomp profile to harden instead of the platform's own
+	Base        []byte // its content
+	Version     string // of the program, for the record
+
+	// Harden closes a seccomp profile in the format of Docker; nil stands for
+	// Docker's default one.
+	Harden func(base []byte) ([]byte, error)
+}
+
+// check refuses options that would make the whole only as strong as a file
+// that others can write.
+func (o *Options) check(h *host.Host) error {
+	for _, f := range []struct{ flag, path string }{
+		{"--policy", o.Policy}, {"--program", o.Program}, {"--runtime-path", o.RuntimePath},
+		{"--agent", o.Agent}, {"--decision-log", o.DecisionLog},
+	} {
+		if f.path == "" || f.flag == "--policy" && builtin(f.path) {
+			continue
+		}
+		if err := host.CheckPath(f.flag, f.path); err != nil {
+			return err
+		}
+	}
+	if !builtin(o.Policy) {
+		if _, err := h.Trusted("--policy", o.Policy); err != nil {
+			return err
+		}
+	}
+	if err := h.Executable("--program", o.Program); err != nil {
+		return err
+	}
+	if o.RuntimePath != "" {
+		return h.Executable("--runtime-path", o.RuntimePath)
+	}
+	return nil
+}
+
+func builtin(policy string) bool { return strings.HasPrefix(policy, "builtin:") }
+
+// saved are the options as the record keeps them, for people.
+func (o *Options) saved() map[string]string {
+	m := map[string]string{}
+	for name, value := range map[string]string{
+		"policy": o.Policy, "program": o.Program, "runtime-path": o.RuntimePath, "agent": o.Agent,
+		"on-agent-down": o.OnAgentDown, "decision-log": o.DecisionLog, "base": o.BasePath,
+	} {
+		if value != "" {
+			m[name] = value
+		}
+	}
+	return m
+}
+
+// Trusted returns where a file below a root lies, if no other than root can
+// change or replace it.
+func Trusted(root, flag, p string) (string, error) {
+	if err := host.CheckPath(flag, p); err != nil {
+		return "", err
+	}
+	h, err := host.Open(root)
+	if err != nil {
+		return "", err
+	}
+	defer h.Close()
+	target, err := h.Trusted(flag, p)
+	return h.Shown(target), err
+}
