@@ -59,10 +59,10 @@ func without(names []string, name string) (rest []string) {
 	return rest
 }
 
-// starting is one container on its way.
+// starting is one container on its way. It says nothing on standard error but
+// why the container is refused: that of a runtime is the container's own.
 type starting struct {
 	*containerFlags
-	t     *tui
 	stage string // precreate, createRuntime or runtime
 	log   *containerLog
 	memo  *oci.Memo // nil: nothing is kept
@@ -71,15 +71,16 @@ type starting struct {
 	restored bool
 }
 
-func (f *containerFlags) open(t *tui, stage string) (*starting, error) {
-	s := &starting{containerFlags: f, t: t, stage: stage}
+// open checks the flags. A container does not fail because nobody could write
+// it down: warn is told of that.
+func (f *containerFlags) open(stage string, warn func(text string)) (*starting, error) {
+	s := &starting{containerFlags: f, stage: stage}
 	if err := gen.CheckBroker(f.agent); err != nil {
 		return nil, usagef("--agent: %w", err)
 	}
 	var err error
 	if s.log, err = openContainerLog(f.decisionLog); err != nil {
-		// A container does not fail because nobody could write it down.
-		t.notef("afalg-policy: warning: the decision log: %v", err)
+		warn(fmt.Sprintf("afalg-policy: the decision log: %v", err))
 	}
 	return s, nil
 }
@@ -93,7 +94,7 @@ func (s *starting) close() {
 
 // options are made of the flags.
 func (s *starting) options() (oci.Options, error) {
-	p, err := loadPlan(s.t, s.policy)
+	p, _, err := plan.Load(s.policy, readPolicy)
 	if err != nil {
 		return oci.Options{}, err
 	}
@@ -119,12 +120,6 @@ type decide func(o oci.Options, spec *oci.Spec, c plan.Container) (oci.Outcome, 
 func (s *starting) settle(source vouch.Source, ask decide) (oci.Outcome, error) {
 	out, c, err := s.ask(source, ask)
 	s.log.container(s.stage, c, out, err)
-	for _, r := range out.Refused {
-		s.t.notef("afalg-policy: not granted: %s: %s", r.Rule, r.Text)
-	}
-	if err == nil && out.Reason != "" {
-		s.t.notef("afalg-policy: %s", out.Reason)
-	}
 	return out, err
 }
 
@@ -140,7 +135,6 @@ func (s *starting) ask(source vouch.Source, ask decide) (oci.Outcome, plan.Conta
 	c, err := vouch.Container(source)
 	if err != nil {
 		s.log.identity(c, err)
-		s.t.notef("afalg-policy: warning: %v", err)
 	}
 	if s.restored {
 		c.Vouched, c.Claimed = plan.Identity{}, c.Vouched

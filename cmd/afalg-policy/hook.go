@@ -45,7 +45,7 @@ with exit status 1 or 3, and Podman does not start the container.`,
 	}
 	flags := addContainerFlags(cmd, "podman")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := flags.open(t, "precreate")
+		s, err := flags.open("precreate", t.note)
 		if err != nil {
 			return err
 		}
@@ -80,7 +80,7 @@ runtime read it.`,
 	}
 	flags := addContainerFlags(cmd, "oci")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := flags.open(t, "createRuntime")
+		s, err := flags.open("createRuntime", t.note)
 		if err != nil {
 			return err
 		}

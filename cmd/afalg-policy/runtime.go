@@ -64,7 +64,7 @@ func newRuntime(t *tui) *cobra.Command {
 		if inv == nil {
 			return become(real, args)
 		}
-		bundle, err := flags.harden(t, inv, real)
+		bundle, err := flags.harden(inv, real)
 		if err != nil {
 			inv.Log.Fail("afalg-policy: " + err.Error())
 			return err
@@ -130,8 +130,8 @@ func become(real string, args []string) error {
 
 // harden makes a bundle with the hardened spec of the container, and returns
 // its directory.
-func (f *containerFlags) harden(t *tui, inv *oci.Invocation, real string) (string, error) {
-	s, err := f.open(t, "runtime")
+func (f *containerFlags) harden(inv *oci.Invocation, real string) (string, error) {
+	s, err := f.open("runtime", inv.Log.Warn)
 	if err != nil {
 		return "", err
 	}

@@ -52,6 +52,9 @@ func (t *tui) notef(format string, args ...any) {
 	fmt.Fprintln(t.err, printable(fmt.Sprintf(format, args...)))
 }
 
+// note is notef for a text.
+func (t *tui) note(text string) { t.notef("%s", text) }
+
 // json writes a value as the result.
 func (t *tui) json(v any) error {
 	enc := json.NewEncoder(t.out)

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"strings"
@@ -14,7 +15,12 @@ type Log struct {
 }
 
 // Fail writes an error as runtimes do. That it cannot is nobody's to hear.
-func (l Log) Fail(text string) {
+func (l Log) Fail(text string) { l.write(slog.LevelError, text) }
+
+// Warn writes a warning.
+func (l Log) Warn(text string) { l.write(slog.LevelWarn, text) }
+
+func (l Log) write(level slog.Level, text string) {
 	path, ofFile := strings.CutPrefix(l.Path, "file:")
 	elsewhere := strings.HasPrefix(path, "journald:") || strings.HasPrefix(path, "syslog:")
 	if path == "" || elsewhere && !ofFile {
@@ -25,18 +31,22 @@ func (l Log) Fail(text string) {
 		return
 	}
 	defer f.Close()
-	o := &slog.HandlerOptions{ReplaceAttr: lowerLevel}
+	o := &slog.HandlerOptions{ReplaceAttr: asRuntimes}
 	var h slog.Handler = slog.NewTextHandler(f, o)
 	if l.JSON {
 		h = slog.NewJSONHandler(f, o)
 	}
-	slog.New(h).Error(text)
+	slog.New(h).Log(context.Background(), level, text)
 }
 
-// lowerLevel writes the level as callers look for it.
-func lowerLevel(_ []string, a slog.Attr) slog.Attr {
-	if a.Key == slog.LevelKey {
+// asRuntimes writes the level as callers look for it.
+func asRuntimes(_ []string, a slog.Attr) slog.Attr {
+	switch {
+	case a.Key != slog.LevelKey:
+		return a
+	case a.Value.String() == slog.LevelWarn.String():
+		return slog.String(a.Key, "warning")
+	default:
 		return slog.String(a.Key, strings.ToLower(a.Value.String()))
 	}
-	return a
 }
