@@ -26,8 +26,8 @@ every container that the platform starts from then on:
 
   docker      daemon.json: the wrapper as default runtime, a hardened default
               profile; the wrapper first in the PATH of docker.service
-  podman      containers.conf.d: the wrapper for crun and runc, a hardened
-              default profile, a hook that refuses what is open
+  podman      a hardened default profile, for builds too; containers.conf.d:
+              the wrapper for crun and runc, a hook that refuses what is open
   containerd  config.toml: the wrapper for each handler of runc's kind, and
               first in the PATH of containerd.service
   crio        crio.conf.d: the wrapper as default runtime, a hardened default
@@ -67,7 +67,7 @@ func newInstall(t *tui) *cobra.Command {
 	addChoice(cmd, onAgentDown, "on-agent-down", "", "refuse a container with grants while there is no agent, or deny it AF_ALG")
 	f.StringVar(&o.DecisionLog, "decision-log", defaultDecisionLog, "`FILE` to append a line of JSON to for each container; none if empty")
 	f.StringVar(&o.BasePath, "base", "", "seccomp profile in `FILE` to harden instead of the platform's own")
-	f.BoolVar(&o.Precreate, "precreate", false, "podman: harden by the precreate hook instead of the wrapper; podman build does not work with it")
+	f.BoolVar(&o.Precreate, "precreate", false, "podman: harden by the precreate hook instead of the wrapper")
 	addWhere(cmd, &o.Root, &o.DryRun)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		o.OnAgentDown = onAgentDown.value

@@ -12,7 +12,8 @@ import (
 const statusLong = `Status looks at each platform of this host, or at those that are named:
 
   installed  yes, no, changed (a file is not as it was installed), interrupted
-  active     whether what runs uses it: the daemon was restarted since
+  active     whether what runs uses it: the daemon was restarted since, and no
+             container keeps a runtime that passes by the wrapper (docker)
   proved     whether a container is closed: one is started, with this program
              alone in it, no network and the platform's defaults, and "probe"
              is run inside. It is removed afterwards

@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+
+	"github.com/afalg-policy/afalg-policy/internal/install/host"
 )
 
 // Here the programs for which files are written read them.
@@ -74,6 +76,19 @@ func TestContainerdReadsIt(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+	// The directory that comes before the wrapper is the one that containerd says.
+	dump, err := parseTOML("dump", []byte(output(t, "containerd", "--config", installCase(t, "containerd/none")+containerdConfig, "config", "dump")))
+	must(t, err)
+	dir := t.TempDir()
+	h, err := host.Open(dir)
+	must(t, err)
+	defer h.Close()
+	must(t, optRunc(h, dump))
+	opt := dump.table("plugins", optPlugin).text("path")
+	write(t, dir, opt+"/bin/runc", "", 0o755)
+	if err := optRunc(h, dump); opt == "" || !strings.Contains(errorText(err), opt+"/bin/runc: ") {
+		t.Errorf("%q: %v", opt, err)
 	}
 	// What an option of the handler said is kept.
 	p := installCase(t, "containerd/handlers") + containerdConfig

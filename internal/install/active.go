@@ -30,12 +30,61 @@ func dockerActive(ctx context.Context, r *host.Record) error {
 	if want := "name=seccomp,profile=" + profilePath("docker"); !slices.Contains(info.SecurityOptions, want) {
 		return fmt.Errorf("the daemon has %s, not %s: %w", strings.Join(info.SecurityOptions, " "), want, errStale)
 	}
-	return current("dockerd", r, path.Dir(dockerWrapper))
+	if err := current("dockerd", r, path.Dir(dockerWrapper)); err != nil {
+		return err
+	}
+	h, err := host.Open("/")
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	reaching := []string{dockerName}
+	switch covered, err := containerdCovers(h); {
+	case err != nil:
+		return err
+	case covered:
+		reaching = append(reaching, "runc", shimV2)
+	}
+	return otherRuntimes(ctx, reaching, localDocker)
+}
+
+// otherRuntimes names containers with a runtime that does not reach a wrapper:
+// each keeps the one with which it was made. The words are the client's.
+func otherRuntimes(ctx context.Context, reaching []string, client ...string) error {
+	ids, err := ask(ctx, "docker", append(slices.Clone(client), "ps", "-aq")...)
+	if err != nil || strings.TrimSpace(ids) == "" {
+		return err
+	}
+	out, err := ask(ctx, "docker", slices.Concat(client,
+		[]string{"container", "inspect", "--format", "{{.Name}} {{.HostConfig.Runtime}}"}, strings.Fields(ids))...)
+	if err != nil && !strings.Contains(err.Error(), "No such container") { // one may go meanwhile
+		return err
+	}
+	var others []string
+	for line := range strings.Lines(out) {
+		name, runtime, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if runtime != "" && !slices.Contains(reaching, runtime) {
+			others = append(others, fmt.Sprintf("%s (%s)", strings.TrimPrefix(name, "/"), runtime))
+		}
+	}
+	slices.Sort(others)
+	const shown = 3
+	what, more := "a container was made with another runtime, and does", ""
+	if len(others) > 1 {
+		what = fmt.Sprintf("%d containers were made with another runtime, and do", len(others))
+	}
+	switch {
+	case others == nil:
+		return nil
+	case len(others) > shown:
+		others, more = others[:shown], fmt.Sprintf(" and %d more", len(others)-shown)
+	}
+	return fmt.Errorf("%s not pass through the wrapper: %s%s; make them again, or, for runc, run \"afalg-policy install containerd\" as well", what, strings.Join(others, ", "), more)
 }
 
 // podmanActive asks podman itself: it reads its configuration each time.
 func podmanActive(ctx context.Context, r *host.Record) error {
-	if r.Entry(path.Join(podmanHooks, "zz-afalg-policy-precreate.json")) != nil {
+	if r.Entry(path.Join(precreateHooks, "zz-afalg-policy-precreate.json")) != nil {
 		return nil
 	}
 	out, err := ask(ctx, "podman", "info", "--format", "{{.Host.OCIRuntime.Path}}")
@@ -63,7 +112,12 @@ func containerdActive(ctx context.Context, r *host.Record) error {
 	if name, program := bypassed(dump); name != "" {
 		return fmt.Errorf("the handler %s executes %s, not a wrapper: install containerd again", name, program)
 	}
-	return nil
+	h, err := host.Open("/")
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return optRunc(h, dump)
 }
 
 func crioActive(_ context.Context, r *host.Record) error { return current("crio", r, "") }

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path"
@@ -48,19 +49,38 @@ func pathDropIn(platform, unit, dir string) host.File {
 
 func profilePath(platform string) string { return path.Join(seccompDir, platform+".json") }
 
-// profile hardens a base, or that of --base, or Docker's default.
-func (o *Options) profile(platform, basePath string, base []byte) (host.File, error) {
+// base is a seccomp profile that is to be hardened.
+type base struct {
+	path string
+	data []byte // nil for Docker's default
+}
+
+// firstBase is the first profile that is there, unless there is a --base. If it
+// must, the first of the places has one.
+func (o *Options) firstBase(h *host.Host, must bool, places ...string) (base, error) {
 	if o.Base != nil {
-		basePath, base = o.BasePath, o.Base
+		return base{o.BasePath, o.Base}, nil
 	}
-	data, err := o.Harden(base)
-	if err != nil {
-		if basePath == "" {
-			basePath = "of Docker's default"
+	for _, p := range places {
+		if !must && !h.Exists(p) {
+			continue
 		}
-		return host.File{}, fmt.Errorf("seccomp profile %s: %w", basePath, err)
+		data, err := h.Follow(p)
+		if err != nil {
+			return base{}, fmt.Errorf("seccomp profile: %w; name another to harden with --base FILE", err)
+		}
+		return base{p, data}, nil
 	}
-	return host.File{Path: profilePath(platform), Mode: host.Plain, Data: data}, nil
+	return base{}, nil
+}
+
+// profile is a base, hardened, at a path.
+func (o *Options) profile(at string, b base) (host.File, error) {
+	data, err := o.Harden(b.data)
+	if err != nil {
+		return host.File{}, fmt.Errorf("seccomp profile %s: %w", cmp.Or(b.path, "of Docker's default"), err)
+	}
+	return host.File{Path: at, Mode: host.Plain, Data: data}, nil
 }
 
 // runtime is the runtime that a wrapper executes: the one of --runtime-path, or
@@ -109,12 +129,15 @@ type daemonFlag struct {
 	where       string // file:line
 }
 
+// unitDirs are where systemd looks for units.
+var unitDirs = []string{unitDir, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
+
 // daemonFlags looks for flags on the command line that units and their
 // environment files give a daemon: what is set there, a file cannot set, or
 // another file is read.
 func daemonFlags(h *host.Host, unit string, environment []string, names ...string) ([]daemonFlag, error) {
 	var found []daemonFlag
-	for _, dir := range []string{unitDir, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
+	for _, dir := range unitDirs {
 		dropIns, err := h.List(path.Join(dir, unit+".d"), ".conf")
 		if err != nil {
 			return nil, err

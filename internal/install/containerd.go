@@ -56,6 +56,13 @@ func containerdFiles(h *host.Host, o Options) (job, error) {
 	if err != nil {
 		return job{}, err
 	}
+	var trees []table
+	for _, f := range configs {
+		trees = append(trees, f.tree)
+	}
+	if err := optRunc(h, trees...); err != nil {
+		return job{}, err
+	}
 	c := &containerdJob{Host: h, o: o, wrappers: map[string]string{}}
 	configured := false
 	for _, f := range configs {
@@ -82,6 +89,34 @@ func containerdFiles(h *host.Host, o Options) (job, error) {
 	c.files = append(c.files, c.edited...)
 	c.notes = append(c.notes, "RuntimeDefault stays containerd's own profile; the wrapper hardens it, as any other")
 	return c.job, nil
+}
+
+// containerdCovers tells whether a runc that is found in PATH is the wrapper.
+func containerdCovers(h *host.Host) (bool, error) {
+	r, err := h.ReadRecord("containerd")
+	return !r.Interrupted() && r.Entry(path.Join(containerdWrappers, "runc")) != nil, err
+}
+
+const optPlugin = "io.containerd.internal.v1.opt"
+
+// optRunc refuses a runc that comes before the wrapper: containerd puts the
+// directory of that plugin first in the PATH of its shims.
+func optRunc(h *host.Host, configs ...table) error {
+	var dirs []string
+	for _, t := range configs {
+		if dir := t.table("plugins", optPlugin).text("path"); dir != "" {
+			dirs = append(dirs, dir)
+		}
+	}
+	if dirs == nil {
+		dirs = []string{"/opt/containerd", "/var/lib/containerd/opt"} // the second is Debian's
+	}
+	for _, dir := range dirs {
+		if p := path.Join(dir, "bin", "runc"); h.Exists(p) {
+			return fmt.Errorf("%s: containerd has this directory first in PATH, so that this runc would run instead of the wrapper; move it elsewhere, and if it is the one to use, name it with --runtime-path", h.Shown(p))
+		}
+	}
+	return nil
 }
 
 // containerdFile is the configuration, or a file that it imports.

@@ -43,7 +43,7 @@ func crioFiles(h *host.Host, o Options) (job, error) {
 	if err != nil {
 		return job{}, err
 	}
-	profile, err := o.profile("crio", b.path, b.data)
+	profile, err := o.profile(profilePath("crio"), b)
 	if err != nil {
 		return job{}, err
 	}
@@ -126,17 +126,13 @@ func (c *crioSettings) add(p string, t table) (sets string) {
 }
 
 func (c *crioSettings) base(h *host.Host, o Options) (base, error) {
-	if o.Base != nil {
-		return base{}, nil
-	}
-	if c.profile == "unconfined" {
+	switch {
+	case o.Base != nil || c.profile == "":
+		return o.firstBase(h, false, sharedSeccomp)
+	case c.profile == "unconfined":
 		return base{}, fmt.Errorf("%s sets seccomp_profile to %q, and %s would set it to %q; take the setting out, or name a profile to harden with --base FILE", h.Shown(c.profileIn), c.profile, crioDropIn, profilePath("crio"))
 	}
-	places := []string{"/usr/share/containers/seccomp.json"}
-	if c.profile != "" {
-		places = []string{c.profile}
-	}
-	return firstBase(h, places, c.profile != "")
+	return o.firstBase(h, true, c.profile)
 }
 
 // front is the runtime of the handler that was the default.

@@ -53,11 +53,19 @@ func dockerFiles(h *host.Host, o Options) (job, error) {
 	if err := errors.Join(d.checkProfile(o), d.checkName()); err != nil {
 		return job{}, err
 	}
-	hardened, err := o.profile("docker", "", nil)
+	b, err := o.firstBase(h, false)
+	if err != nil {
+		return job{}, err
+	}
+	hardened, err := o.profile(profilePath("docker"), b)
 	if err != nil {
 		return job{}, err
 	}
 	front, notes, err := d.runtime(h, o)
+	if err != nil {
+		return job{}, err
+	}
+	more, err := runcByName(h)
 	if err != nil {
 		return job{}, err
 	}
@@ -68,8 +76,22 @@ func dockerFiles(h *host.Host, o Options) (job, error) {
 			pathDropIn("docker", "docker.service", path.Dir(dockerWrapper)),
 			{Path: daemonJSON, Mode: host.Plain, Data: edited},
 		},
-		notes: notes,
+		notes: append(notes, more...),
 	}, nil
+}
+
+// runcByName tells of containers that have the runtime runc, which dockerd does
+// not look up: containerd's shim finds it in the PATH of containerd.
+func runcByName(h *host.Host) ([]string, error) {
+	_, missing := h.LookPath("containerd")
+	unit := slices.ContainsFunc(unitDirs, func(dir string) bool { return h.Exists(path.Join(dir, "containerd.service")) })
+	if missing != nil && !unit {
+		return nil, nil
+	}
+	if covered, err := containerdCovers(h); err != nil || covered {
+		return nil, err
+	}
+	return []string{`containers that were made before, and those started with --runtime runc, keep the runtime runc, which containerd finds in its own PATH, without the wrapper: with --privileged they start open; run "afalg-policy install containerd" as well`}, nil
 }
 
 // dockerFlags refuses what dockerd is told on its command line: it does not

@@ -87,7 +87,7 @@ func TestPodmanModes(t *testing.T) {
 	for _, o.Precreate = range []bool{false, true, false, true} {
 		_, err := Install("podman", o)
 		must(t, err)
-		_, hook := os.Stat(o.Root + podmanHooks + "/zz-afalg-policy-precreate.json")
+		_, hook := os.Stat(o.Root + precreateHooks + "/zz-afalg-policy-precreate.json")
 		_, wrapper := os.Stat(o.Root + podmanWrappers)
 		if (hook == nil) != o.Precreate || (wrapper == nil) == o.Precreate {
 			t.Errorf("precreate %v: hook %v, wrappers %v", o.Precreate, hook, wrapper)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -16,9 +17,15 @@ import (
 
 const (
 	containersDropIn = "/etc/containers/containers.conf.d/" + dropIn
-	podmanHooks      = "/etc/containers/oci/hooks.d"
-	defaultHooks     = "/usr/share/containers/oci/hooks.d"
-	podmanWrappers   = libDir + "/podman"
+	// What libpod and buildah read, the first before the second.
+	containersSeccomp = "/etc/containers/seccomp.json"
+	sharedSeccomp     = "/usr/share/containers/seccomp.json"
+	podmanHooks       = "/etc/containers/oci/hooks.d"
+	// buildah reads podmanHooks in builds too, and stops at a stage that it does
+	// not know, as precreate. It does not read hooks_dir.
+	precreateHooks = "/etc/afalg-policy/hooks.d"
+	defaultHooks   = "/usr/share/containers/oci/hooks.d"
+	podmanWrappers = libDir + "/podman"
 )
 
 // /etc/containers is no sign of podman: buildah, skopeo and CRI-O have it too.
@@ -37,44 +44,39 @@ func podmanFiles(h *host.Host, o Options) (job, error) {
 	if err != nil {
 		return job{}, err
 	}
-	base, err := conf.base(h, o)
+	files, settings, err := conf.profiles(h, o)
 	if err != nil {
 		return job{}, err
 	}
-	profile, err := o.profile("podman", base.path, base.data)
-	if err != nil {
-		return job{}, err
-	}
-	var j job
-	j.files = append(j.files, profile)
-	settings := []setting{{[]string{"containers", "seccomp_profile"}, profile.Path}}
-	stages := []string{"createRuntime"}
+	hookDirs := withDir(conf.hooks, podmanHooks)
+	hooks := map[string]string{"createRuntime": podmanHooks}
 	if o.Precreate {
-		stages = append(stages, "precreate")
-		j.notes = append(j.notes, `with a precreate hook, "podman build" stops with: unknown stage "precreate"`)
+		hooks["precreate"] = precreateHooks
+		hookDirs = withDir(hookDirs, precreateHooks)
 	} else {
 		wrappers, more, err := conf.wrappers(h, o)
 		if err != nil {
 			return job{}, err
 		}
-		j.files = append(j.files, wrappers...)
+		files = append(files, wrappers...)
 		settings = append(settings, more...)
 	}
-	for _, stage := range stages {
-		hook, err := o.hook("podman", podmanHooks, stage)
+	for _, stage := range slices.Sorted(maps.Keys(hooks)) {
+		hook, err := o.hook("podman", hooks[stage], stage)
 		if err != nil {
 			return job{}, err
 		}
-		j.files = append(j.files, hook)
+		files = append(files, hook)
 	}
-	settings = append(settings, setting{[]string{"engine", "hooks_dir"}, withDir(conf.hooks, podmanHooks)})
+	settings = append(settings, setting{[]string{"engine", "hooks_dir"}, hookDirs})
 	data, err := editTOML(h.Shown(containersDropIn), []byte(comment("podman")), settings)
 	if err != nil {
 		return job{}, err
 	}
-	j.files = append(j.files, host.File{Path: containersDropIn, Mode: host.Plain, Data: data})
-	j.notes = append(j.notes, "users may name another profile, other hooks or another runtime for their own containers, in ~/.config/containers or on the command line")
-	return j, nil
+	return job{
+		files: append(files, host.File{Path: containersDropIn, Mode: host.Plain, Data: data}),
+		notes: []string{"users may name another profile, other hooks or another runtime for their own containers, in ~/.config/containers or on the command line"},
+	}, nil
 }
 
 func withDir(dirs []string, dir string) []string {
@@ -135,9 +137,11 @@ func readContainersConf(h *host.Host) (*containersConf, error) {
 // setting that would replace ours.
 func (c *containersConf) add(p string, t table) (sets string) {
 	engine := t.table("engine")
-	if profile := t.table("containers").text("seccomp_profile"); profile != "" {
+	if profile, set := t.table("containers")["seccomp_profile"].(string); set {
 		c.profile, c.profileIn = profile, p
-		sets = "seccomp_profile"
+		if profile != "" { // else it takes back what was set
+			sets = "seccomp_profile"
+		}
 	}
 	if dirs, set := engine.texts("hooks_dir"); set {
 		if appends(engine["hooks_dir"]) {
@@ -166,39 +170,27 @@ func appends(list any) bool {
 	})
 }
 
-type base struct {
-	path string
-	data []byte // nil for Docker's default
-}
-
-// base is the profile that containers have now: the one that is set, or the
-// first of the places where libpod looks.
-func (c *containersConf) base(h *host.Host, o Options) (base, error) {
-	if o.Base != nil {
-		return base{}, nil
+// profiles are the default one, hardened, and the one that a setting has podman
+// run read instead. Podman builds read the default one in any case. No setting
+// is made where there is none: it would hold for privileged containers too, and
+// the policy would not be asked about them.
+func (c *containersConf) profiles(h *host.Host, o Options) ([]host.File, []setting, error) {
+	if c.profile == "unconfined" && o.Base == nil {
+		return nil, nil, fmt.Errorf("%s sets seccomp_profile to %q, and %s would set it to %q; take the setting out, or name a profile to harden with --base FILE", h.Shown(c.profileIn), c.profile, containersDropIn, profilePath("podman"))
 	}
-	if c.profile == "unconfined" {
-		return base{}, fmt.Errorf("%s sets seccomp_profile to %q, and %s would set it to %q; take the setting out, or name a profile to harden with --base FILE", h.Shown(c.profileIn), c.profile, containersDropIn, profilePath("podman"))
+	b, err := o.firstBase(h, false, containersSeccomp, sharedSeccomp)
+	if err != nil {
+		return nil, nil, err
 	}
-	places := []string{"/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json"}
-	if c.profile != "" {
-		places = []string{c.profile}
+	common, err := o.profile(containersSeccomp, b)
+	if err != nil || c.profile == "" {
+		return []host.File{common}, nil, err
 	}
-	return firstBase(h, places, c.profile != "")
-}
-
-func firstBase(h *host.Host, places []string, must bool) (base, error) {
-	for _, p := range places {
-		if !must && !h.Exists(p) {
-			continue
-		}
-		data, err := h.Follow(p)
-		if err != nil {
-			return base{}, fmt.Errorf("seccomp profile: %w; name another to harden with --base FILE", err)
-		}
-		return base{p, data}, nil
+	if b, err = o.firstBase(h, true, c.profile); err != nil {
+		return nil, nil, err
 	}
-	return base{}, nil
+	named, err := o.profile(profilePath("podman"), b)
+	return []host.File{common, named}, []setting{{[]string{"containers", "seccomp_profile"}, named.Path}}, err
 }
 
 // wrappers stand in for the runtimes, under their own names: so containers that
