@@ -55,12 +55,17 @@ type engine struct {
 	builds map[string]string
 	// unconfined are options that take the profile away.
 	unconfined map[string][]string
+	// stolen has a container bring the profile of another one, with its grants,
+	// which is in that file; nil where profiles cannot carry any.
+	stolen []string
 	// vouched are workloads that the policy of the tests knows by something
 	// that the platform says of them.
 	vouched []workload
 	// claiming are workloads that say themselves what would be enough.
 	claiming []workload
 }
+
+const stolenProfile = "/srv/stolen.json"
 
 // workload is one container.
 type workload struct {
@@ -164,7 +169,7 @@ func engines() []engine {
 				"by a runtime": `podman build --no-cache --network=none "$0"`,
 				"by chroot":    `podman build --no-cache --network=none --isolation=chroot "$0"`,
 			},
-			unconfined: map[string][]string{"unconfined": {"--security-opt=seccomp=unconfined"}},
+			unconfined: map[string][]string{"unconfined": {"--security-opt=seccomp=unconfined"}, "privileged": {"--privileged"}},
 			vouched: []workload{
 				{name: "granted"}, {name: "by-digest", image: "known"}, {name: "by-annotation", options: []string{"--annotation=app=web"}},
 			},

@@ -65,6 +65,7 @@ func TestPlatforms(t *testing.T) {
 			t.Run("old", p.testOld)
 			t.Run("granted", p.testGranted)
 			t.Run("claiming", p.testClaiming)
+			t.Run("stolen", p.testStolen)
 			t.Run("unconfined", p.testUnconfined)
 			t.Run("builds", p.testBuilds)
 			t.Run("restarts", p.testRestarts)
@@ -308,6 +309,18 @@ func (p *platformTest) testClaiming(t *testing.T) {
 		if !strings.Contains(log, `"msg":"claim"`) {
 			t.Errorf("%s: no claim is logged:\n%s", c.name, log)
 		}
+	}
+}
+
+// testStolen: a profile that was made for another container is refused.
+func (p *platformTest) testStolen(t *testing.T) {
+	if p.stolen == nil {
+		return
+	}
+	p.vm.WriteFile(t, stolenProfile, agentProfile(t, "--format", "docker", "--base", podmanBase, "--grant", "digest"), 0o644)
+	r := p.try(t, p.vm, workload{name: "thief", options: p.stolen, args: []string{"echo", "up"}})
+	if r.Exit == 0 || len(r.Stdout) > 0 || !bytes.Contains(r.Stderr, []byte(`claims the rule "digest", which the policy does not grant`)) {
+		t.Errorf("exit status %d, and it says %q\n%s", r.Exit, r.Stdout, r.Stderr)
 	}
 }
 
