@@ -21,7 +21,7 @@ demo: build ## every target of a shipped policy, and a container with and withou
 	scripts/demo
 
 .PHONY: test
-test: build ## everything, on real kernels too (about 10 minutes on 2 cores)
+test: build ## everything, on real kernels too (less than 20 minutes on 2 cores)
 	scripts/install test
 	go run ./scripts/check
 

@@ -99,7 +99,6 @@ func TestAgent(t *testing.T) {
 				t.Run(runtime, func(t *testing.T) { testAgentRuntime(t, vm, runtime, root) })
 			}
 			t.Run("clients", func(t *testing.T) { testAgentClients(t, vm, root) })
-			t.Run("podman", func(t *testing.T) { testAgentPodman(t, vm, root) })
 			t.Run("log", func(t *testing.T) { testAgentLog(t, vm) })
 			t.Run("down", func(t *testing.T) { testAgentDown(t, vm, root) })
 			if t.Failed() {
@@ -145,22 +144,6 @@ func testAgentClients(t *testing.T, vm *VM, root string) {
 		})
 		if d := cmp.Diff(string(direct.Stdout), string(r.Stdout)); d != "" {
 			t.Errorf("%s, -outside +inside:\n%s\n%s", runtime, d, r.Stderr)
-		}
-	}
-}
-
-func testAgentPodman(t *testing.T, vm *VM, root string) {
-	run := append([]string{"podman"}, engineNames[0].prepare(t, vm, root)...)
-	for _, granted := range []bool{false, true} {
-		flags := []string{"--format", "docker", "--base", podmanBase}
-		if granted {
-			flags = append(flags, "--grant", "digest")
-		}
-		vm.WriteFile(t, "/tmp/podman.json", agentProfile(t, flags...), 0o644)
-		options := []string{"--rm", "--network=none", "--security-opt=seccomp=/tmp/podman.json"}
-		r := vm.Command(t, Command{Args: inside(run, options, "sh", "-c", inContainer), Timeout: 4 * time.Minute})
-		if d := cmp.Diff(said(t, vm, granted), string(r.Stdout)); d != "" {
-			t.Errorf("granted %v: exit status %d, -want +got:\n%s\n%s", granted, r.Exit, d, r.Stderr)
 		}
 	}
 }

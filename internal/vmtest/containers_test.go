@@ -159,7 +159,6 @@ func engines() []engine {
 			closed: []string{"io_uring"},
 			others: map[string]func(workload) []string{
 				"runc":              dockerLike([]string{"podman", "--runtime=runc"}),
-				"crun by path":      dockerLike([]string{"podman", "--runtime=/usr/bin/crun"}),
 				"without our hooks": dockerLike([]string{"podman", "--hooks-dir=/srv"}),
 			},
 			execs: map[string]func(string, ...string) []string{"privileged": dockerLikeExec("podman", "--privileged")},
@@ -167,9 +166,10 @@ func engines() []engine {
 			execGranted: strings.Repeat("libkcapi - Error: AF_ALG: socket syscall failed (errno: -38)\n", 3),
 			builds: map[string]string{
 				"by a runtime": `podman build --no-cache --network=none "$0"`,
-				"by chroot":    `podman build --no-cache --network=none --isolation=chroot "$0"`,
+				"by chroot":    `podman build --no-cache --isolation=chroot "$0"`,
 			},
 			unconfined: map[string][]string{"unconfined": {"--security-opt=seccomp=unconfined"}, "privileged": {"--privileged"}},
+			stolen:     []string{"--security-opt=seccomp=" + stolenProfile},
 			vouched: []workload{
 				{name: "granted"}, {name: "by-digest", image: "known"}, {name: "by-annotation", options: []string{"--annotation=app=web"}},
 			},

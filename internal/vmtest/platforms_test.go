@@ -148,7 +148,12 @@ func (p *platformTest) plainDigest(t *testing.T) string {
 // error is the container's own, too.
 func (p *platformTest) expect(t *testing.T, c workload, want string) {
 	t.Helper()
-	c.args = []string{"sh", "-c", work}
+	p.says(t, c, work, want)
+}
+
+func (p *platformTest) says(t *testing.T, c workload, script, want string) {
+	t.Helper()
+	c.args = []string{"sh", "-c", script}
 	r := p.try(t, p.vm, c)
 	if d := cmp.Diff(want, string(r.Stdout)); d != "" || r.Exit != 0 || len(r.Stderr) > 0 {
 		t.Errorf("%s: exit status %d, -want +got:\n%s\nstandard error: %s", c.name, r.Exit, d, r.Stderr)
@@ -156,9 +161,9 @@ func (p *platformTest) expect(t *testing.T, c workload, want string) {
 }
 
 // expectExec does the work in a container that runs.
-func (p *platformTest) expectExec(t *testing.T, when string, args []string, want string) {
+func (p *platformTest) expectExec(t *testing.T, when string, args []string, script, want string) {
 	t.Helper()
-	r := p.vm.Command(t, Command{Args: append(args, "sh", "-c", work), Timeout: 4 * time.Minute})
+	r := p.vm.Command(t, Command{Args: append(args, "sh", "-c", script), Timeout: 4 * time.Minute})
 	if d := cmp.Diff(want, string(r.Stdout)); d != "" || r.Exit != 0 {
 		t.Errorf("%v, %s: exit status %d, -want +got:\n%s\n%s", args, when, r.Exit, d, r.Stderr)
 	}
@@ -268,9 +273,10 @@ func (p *platformTest) testOrdinary(t *testing.T) {
 	}
 	p.sleeping(t, workload{name: "inside"})
 	defer p.discard(t, "inside")
-	p.expectExec(t, "as it is", p.exec("inside"), p.refused(t))
+	p.verify(t, "inside")
+	p.expectExec(t, "as it is", p.exec("inside"), work, p.refused(t))
 	for how, exec := range p.execs {
-		p.expectExec(t, how, exec("inside"), p.refused(t))
+		p.expectExec(t, how, exec("inside"), work, p.refused(t))
 	}
 }
 
@@ -294,9 +300,27 @@ func (p *platformTest) testOld(t *testing.T) {
 	p.discard(t, "old")
 }
 
+// verify asks the filters of a container that runs, from outside.
+func (p *platformTest) verify(t *testing.T, name string) {
+	t.Helper()
+	if p.old == "" {
+		return // verify knows the containers of docker and podman by name
+	}
+	r := p.vm.Run(t, installed, "verify", "--json", "--container", name)
+	var verified report
+	if err := json.Unmarshal(r.Stdout, &verified); err != nil {
+		t.Fatalf("%v\n%s", err, r.Stderr)
+	}
+	of := "container " + name + " of " + p.name
+	if !verified.Closed || len(verified.Filters) == 0 || !strings.HasPrefix(verified.Filters[0].Name, of) {
+		t.Errorf("verify says closed %v of %+v, open: %s", verified.Closed, verified.Filters, verified.openRoutes())
+	}
+}
+
 func (p *platformTest) testGranted(t *testing.T) {
-	for _, c := range p.vouched {
-		p.expect(t, c, p.granted(t))
+	p.expect(t, p.vouched[0], p.granted(t))
+	for _, c := range p.vouched[1:] {
+		p.says(t, c, inContainer, said(t, p.vm, true))
 	}
 }
 
@@ -304,7 +328,7 @@ func (p *platformTest) testGranted(t *testing.T) {
 // written down.
 func (p *platformTest) testClaiming(t *testing.T) {
 	for _, c := range p.claiming {
-		p.expect(t, c, p.refused(t))
+		p.says(t, c, inContainer, said(t, p.vm, false))
 		log := p.vm.Output(t, "tail", "-n", "3", containerLog)
 		if !strings.Contains(log, `"msg":"claim"`) {
 			t.Errorf("%s: no claim is logged:\n%s", c.name, log)
@@ -356,20 +380,20 @@ func (p *platformTest) testBuilds(t *testing.T) {
 func (p *platformTest) testRestarts(t *testing.T) {
 	p.sleeping(t, workload{name: "granted"})
 	defer p.discard(t, "granted")
-	want := p.granted(t)
+	want := said(t, p.vm, true)
 	if p.execGranted != "" {
-		want = p.verdicts(false) + p.execGranted
+		want = p.execGranted
 	}
-	p.expectExec(t, "at first", p.exec("granted"), want)
+	p.expectExec(t, "at first", p.exec("granted"), inContainer, want)
 	p.vm.Output(t, "systemctl", "restart", agentUnit)
-	p.expectExec(t, "after a restart of the agent", p.exec("granted"), want)
+	p.expectExec(t, "after a restart of the agent", p.exec("granted"), inContainer, want)
 	if p.unit != "" {
 		p.vm.Output(t, "systemctl", "restart", p.unit)
 	}
 	if p.again != nil {
 		p.vm.Output(t, append(slices.Clone(p.again), "granted")...)
 	}
-	p.expectExec(t, "after a restart of the platform", p.exec("granted"), want)
+	p.expectExec(t, "after a restart of the platform", p.exec("granted"), inContainer, want)
 }
 
 // testAgentDown: only who needs the agent does not start without it.
@@ -380,7 +404,7 @@ func (p *platformTest) testAgentDown(t *testing.T) {
 		t.Errorf("exit status %d, and it says %q\n%s", r.Exit, r.Stdout, r.Stderr)
 	}
 	p.vm.Run(t, append(slices.Clone(p.remove), "granted")...)
-	p.expect(t, workload{name: "ordinary"}, p.refused(t))
+	p.says(t, workload{name: "ordinary"}, inContainer, said(t, p.vm, false))
 	p.vm.Output(t, "systemctl", "start", agentUnit+".socket", agentUnit+".service")
-	p.expect(t, workload{name: "granted"}, p.granted(t))
+	p.says(t, workload{name: "granted"}, inContainer, said(t, p.vm, true))
 }

@@ -34,7 +34,6 @@ func TestVerify(t *testing.T) {
 			// One after the other they would take two minutes on each.
 			if version == Kernels()[0] {
 				t.Run("containers", func(t *testing.T) { testVerifyContainers(t, vm) })
-				t.Run("engines", func(t *testing.T) { testEngines(t, vm) })
 			} else {
 				t.Run("mutants", func(t *testing.T) { testMutants(t, vm, asking) })
 			}

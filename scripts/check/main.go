@@ -31,13 +31,18 @@ func main() {
 type suite struct {
 	name string
 	args []string
-	// but is a package that ./... does not stand for.
-	but string
+	// but are packages that ./... does not stand for.
+	but []string
 }
 
-// proofs is a package that computes for a minute, and for several under the race
-// detector, which has nothing to see there: its goroutines share nothing.
-const proofs = "internal/gen"
+// These compute for a minute, and for several under the race detector. It has
+// nothing to see in filters and proofs, whose goroutines share nothing. Of the
+// commands, those of the broker are the ones that do several things at once.
+const (
+	filters  = "internal/bpf"
+	proofs   = "internal/gen"
+	commands = "cmd/afalg-policy"
+)
 
 // suites lists the tests.
 func suites(fast bool) []suite {
@@ -45,9 +50,10 @@ func suites(fast bool) []suite {
 		return []suite{{name: "tests", args: []string{"-short", "./..."}}}
 	}
 	return []suite{
-		{name: "tests, race detector", args: []string{"-race"}, but: proofs},
-		{name: "tests of proofs", args: []string{"./" + proofs}},
-		{name: "tests in virtual machines", args: []string{"-tags=vm", "-timeout=20m", "./internal/vmtest/..."}},
+		{name: "tests, race detector", args: []string{"-race"}, but: []string{filters, proofs, commands}},
+		{name: "tests of the broker's commands, race detector", args: []string{"-race", "-run=^Test(Agent|Run)", "./" + commands}},
+		{name: "tests of filters, proofs and commands", args: []string{"./" + filters, "./" + proofs, "./" + commands}},
+		{name: "tests in virtual machines", args: []string{"-tags=vm", "-timeout=20m", "-parallel=3", "./internal/vmtest/..."}},
 	}
 }
 

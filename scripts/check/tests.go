@@ -46,9 +46,9 @@ func (s suite) run(out io.Writer) tally {
 	return t
 }
 
-// packages lists all but one, if there is one to leave out.
+// packages lists all but those to leave out, if there are any.
 func (s suite) packages() ([]string, error) {
-	if s.but == "" {
+	if len(s.but) == 0 {
 		return nil, nil
 	}
 	out, err := exec.Command("go", "list", "./...").Output()
@@ -56,11 +56,14 @@ func (s suite) packages() ([]string, error) {
 		return nil, fmt.Errorf("go list: %w", err)
 	}
 	all := strings.Fields(string(out))
-	rest := slices.DeleteFunc(slices.Clone(all), func(p string) bool { return strings.HasSuffix(p, "/"+s.but) })
-	if len(rest) != len(all)-1 {
-		return nil, fmt.Errorf("there is no package %s to leave out", s.but)
+	for _, name := range s.but {
+		i := slices.IndexFunc(all, func(p string) bool { return strings.HasSuffix(p, "/"+name) })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no package %s to leave out", name)
+		}
+		all = slices.Delete(all, i, i+1)
 	}
-	return rest, nil
+	return all, nil
 }
 
 // count reads events to their end. It prints each package when it is done,
