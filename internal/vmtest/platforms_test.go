@@ -68,8 +68,10 @@ func TestPlatforms(t *testing.T) {
 			t.Run("stolen", p.testStolen)
 			t.Run("unconfined", p.testUnconfined)
 			t.Run("builds", p.testBuilds)
-			t.Run("restarts", p.testRestarts)
-			t.Run("agent down", p.testAgentDown)
+			if !p.brief {
+				t.Run("restarts", p.testRestarts)
+				t.Run("agent down", p.testAgentDown)
+			}
 			for _, platform := range append(e.also, e.platform) {
 				p.uninstall(t, platform)
 			}

@@ -37,7 +37,8 @@ type suite struct {
 
 // These compute for a minute, and for several under the race detector. It has
 // nothing to see in filters and proofs, whose goroutines share nothing. Of the
-// commands, those of the broker are the ones that do several things at once.
+// commands, those of the broker are the ones that do several things at once; the
+// rest of their tests wait.
 const (
 	filters  = "internal/bpf"
 	proofs   = "internal/gen"
@@ -51,7 +52,7 @@ func suites(fast bool) []suite {
 	}
 	return []suite{
 		{name: "tests, race detector", args: []string{"-race"}, but: []string{filters, proofs, commands}},
-		{name: "tests of the broker's commands, race detector", args: []string{"-race", "-run=^Test(Agent|Run)", "./" + commands}},
+		{name: "tests of the broker's commands, race detector", args: []string{"-race", "-run=^Test(Agent|RunInParallel|RunLog)", "./" + commands}},
 		{name: "tests of filters, proofs and commands", args: []string{"./" + filters, "./" + proofs, "./" + commands}},
 		{name: "tests in virtual machines", args: []string{"-tags=vm", "-timeout=20m", "-parallel=3", "./internal/vmtest/..."}},
 	}
