@@ -54,7 +54,7 @@ func suites(fast bool) []suite {
 		{name: "tests, race detector", args: []string{"-race"}, but: []string{filters, proofs, commands}},
 		{name: "tests of the broker's commands, race detector", args: []string{"-race", "-run=^Test(Agent|RunInParallel|RunLog)", "./" + commands}},
 		{name: "tests of filters, proofs and commands", args: []string{"./" + filters, "./" + proofs, "./" + commands}},
-		{name: "tests in virtual machines", args: []string{"-tags=vm", "-timeout=20m", "-parallel=3", "./internal/vmtest/..."}},
+		{name: "tests in virtual machines", args: []string{"-tags=vm", "-timeout=20m", "-parallel=4", "./internal/vmtest/..."}},
 	}
 }
 
