@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/gen"
 	"github.com/afalg-policy/afalg-policy/internal/oci"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/profile"
 	"github.com/afalg-policy/afalg-policy/internal/vouch"
 )
 
@@ -39,7 +41,8 @@ func addContainerFlags(cmd *cobra.Command, platform string) *containerFlags {
 	f := &containerFlags{}
 	flags := cmd.Flags()
 	flags.StringVar(&f.policy, "policy", defaultPolicy, "`POLICY` to apply: a path, or builtin:NAME")
-	f.platform = newChoice(append([]string{platform}, without(vouch.Platforms(), platform)...)...)
+	others := slices.DeleteFunc(vouch.Platforms(), func(p string) bool { return p == platform })
+	f.platform = newChoice(append([]string{platform}, others...)...)
 	addChoice(cmd, f.platform, "platform", "", "who vouches for the container's name and image")
 	flags.StringVar(&f.agent, "agent", defaultAgent, "`SOCKET` of the agent, for containers with grants")
 	f.onAgentDown = newChoice("refuse", "deny")
@@ -48,15 +51,6 @@ func addContainerFlags(cmd *cobra.Command, platform string) *containerFlags {
 	addChoice(cmd, f.socketcall, "socketcall", "", "what becomes of socketcall, which 32-bit programs use")
 	flags.StringVar(&f.decisionLog, "decision-log", "", "`FILE` to append a line of JSON to for each container")
 	return f
-}
-
-func without(names []string, name string) (rest []string) {
-	for _, n := range names {
-		if n != name {
-			rest = append(rest, n)
-		}
-	}
-	return rest
 }
 
 // starting is one container on its way. It says nothing on standard error but
@@ -98,7 +92,7 @@ func (s *starting) options() (oci.Options, error) {
 	if err != nil {
 		return oci.Options{}, err
 	}
-	arch, err := oci.Native(runtime.GOARCH)
+	arch, err := profile.ArchByName(runtime.GOARCH)
 	if err != nil {
 		return oci.Options{}, hostError("%w", err)
 	}
@@ -124,16 +118,16 @@ func (s *starting) settle(source vouch.Source, ask decide) (oci.Outcome, error) 
 }
 
 func (s *starting) ask(source vouch.Source, ask decide) (oci.Outcome, plan.Container, error) {
+	c := plan.Container{Platform: source.Platform, ID: source.ID}
 	o, err := s.options()
 	if err != nil {
-		return oci.Outcome{}, plan.Container{Platform: source.Platform, ID: source.ID}, err
+		return oci.Outcome{}, c, err
 	}
 	spec, err := oci.ReadSpec(source.Spec)
 	if err != nil {
-		return oci.Outcome{}, plan.Container{Platform: source.Platform, ID: source.ID}, specError(source, err)
+		return oci.Outcome{}, c, specError(source, err)
 	}
-	c, err := vouch.Container(source)
-	if err != nil {
+	if c, err = vouch.Container(source); err != nil {
 		s.log.identity(c, err)
 	}
 	if s.restored {
@@ -145,7 +139,7 @@ func (s *starting) ask(source vouch.Source, ask decide) (oci.Outcome, plan.Conta
 
 // specError says which spec an error is about.
 func specError(source vouch.Source, err error) error {
-	var refused *oci.Refused
+	var refused *oci.NotStartedError
 	if err == nil || errors.As(err, &refused) {
 		return err
 	}

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/afalg-policy/afalg-policy/internal/policy"
+	"github.com/afalg-policy/afalg-policy/internal/vouch"
 )
 
 const module = "github.com/afalg-policy/afalg-policy/"
@@ -109,4 +112,12 @@ func listPackages(t *testing.T) []goPackage {
 		t.Fatalf("go list found only %d packages", len(packages))
 	}
 	return packages
+}
+
+// The platforms of a grant are those that somebody vouches for; the packages
+// do not know each other.
+func TestPlatformsAgree(t *testing.T) {
+	if a, b := policy.Platforms(), vouch.Platforms(); !slices.Equal(a, b) {
+		t.Errorf("a grant may name %v, and containers are of %v", a, b)
+	}
 }

@@ -82,27 +82,8 @@ type crioSettings struct {
 
 func readCrio(h *host.Host) (*crioSettings, error) {
 	c := &crioSettings{hooks: []string{defaultHooks}, runtimes: map[string]table{}}
-	dropIns, err := h.List(path.Dir(crioDropIn), "")
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range append([]string{crioConf}, dropIns...) {
-		if !h.Exists(p) || p == crioDropIn || strings.HasPrefix(path.Base(p), ".") {
-			continue
-		}
-		data, err := h.Follow(p)
-		if err != nil {
-			return nil, err
-		}
-		t, err := parseTOML(h.Shown(p), data)
-		if err != nil {
-			return nil, err
-		}
-		if sets := c.add(p, t.table("crio", "runtime")); p > crioDropIn && path.Dir(p) == path.Dir(crioDropIn) && sets != "" {
-			return nil, fmt.Errorf("%s sets %s and is read after %s, so that this would not hold; give it a name that sorts before", h.Shown(p), sets, crioDropIn)
-		}
-	}
-	return c, nil
+	err := readLayers(h, []string{crioConf}, crioDropIn, "", false, func(p string, t table) string { return c.add(p, t.table("crio", "runtime")) })
+	return c, err
 }
 
 // add takes a further file. It returns a setting that would replace ours.

@@ -110,27 +110,8 @@ type containersConf struct {
 
 func readContainersConf(h *host.Host) (*containersConf, error) {
 	c := &containersConf{hooks: []string{defaultHooks}, runtimes: map[string][]string{}}
-	dropIns, err := h.List(path.Dir(containersDropIn), ".conf")
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range append([]string{"/usr/share/containers/containers.conf", "/etc/containers/containers.conf"}, dropIns...) {
-		if !h.Exists(p) || p == containersDropIn {
-			continue
-		}
-		data, err := h.Follow(p)
-		if err != nil {
-			return nil, err
-		}
-		t, err := parseTOML(h.Shown(p), data)
-		if err != nil {
-			return nil, err
-		}
-		if sets := c.add(p, t); p > containersDropIn && path.Dir(p) == path.Dir(containersDropIn) && sets != "" {
-			return nil, fmt.Errorf("%s sets %s and is read after %s, so that this would not hold; give it a name that sorts before", h.Shown(p), sets, containersDropIn)
-		}
-	}
-	return c, nil
+	err := readLayers(h, []string{"/usr/share/containers/containers.conf", "/etc/containers/containers.conf"}, containersDropIn, ".conf", true, c.add)
+	return c, err
 }
 
 // add takes a further file, whose settings replace earlier ones. It returns a

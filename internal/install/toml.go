@@ -3,10 +3,13 @@ package install
 import (
 	"errors"
 	"fmt"
+	"path"
+	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/afalg-policy/afalg-policy/internal/edit"
+	"github.com/afalg-policy/afalg-policy/internal/install/host"
 )
 
 // table is a table of a TOML file.
@@ -53,6 +56,34 @@ func (t table) texts(name string) ([]string, bool) {
 		}
 	}
 	return texts, set
+}
+
+// readLayers reads main files and then the drop-ins beside ours, in the order in
+// which later ones win. add takes each, and names a setting that would replace
+// ours: behind ours that is an error. hidden tells whether files whose names
+// begin with a dot are read.
+func readLayers(h *host.Host, main []string, ours, suffix string, hidden bool, add func(p string, t table) (sets string)) error {
+	dropIns, err := h.List(path.Dir(ours), suffix)
+	if err != nil {
+		return err
+	}
+	for _, p := range append(main, dropIns...) {
+		if !h.Exists(p) || p == ours || !hidden && strings.HasPrefix(path.Base(p), ".") {
+			continue
+		}
+		data, err := h.Follow(p)
+		if err != nil {
+			return err
+		}
+		t, err := parseTOML(h.Shown(p), data)
+		if err != nil {
+			return err
+		}
+		if sets := add(p, t); p > ours && path.Dir(p) == path.Dir(ours) && sets != "" {
+			return fmt.Errorf("%s sets %s and is read after %s, so that this would not hold; give it a name that sorts before", h.Shown(p), sets, ours)
+		}
+	}
+	return nil
 }
 
 // setting is one value of a TOML file.

@@ -3,14 +3,9 @@ package oci
 import (
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/gen"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
@@ -51,12 +46,20 @@ const (
 	Unconfined Verdict = "unconfined" // it has no filter, and the policy lets it through
 )
 
-// Refused says that a container is not started. It tells what to do.
-type Refused struct{ Text string }
+// NotStartedError says that a container is not started. It tells what to do.
+type NotStartedError struct{ Text string }
 
-func (e *Refused) Error() string { return e.Text }
+func (e *NotStartedError) Error() string { return e.Text }
 
-func refuse(format string, args ...any) error { return &Refused{fmt.Sprintf(format, args...)} }
+func refuse(format string, args ...any) error { return &NotStartedError{fmt.Sprintf(format, args...)} }
+
+// hold says which rules the container holds in the end.
+func (out *Outcome) hold(grants []string) {
+	out.Grants, out.Verdict = grants, Closed
+	if len(grants) > 0 {
+		out.Verdict = Granted
+	}
+}
 
 // Harden changes linux.seccomp of a spec so that the container has what it is
 // granted and nothing else. Every other byte stays. What is returned was
@@ -65,7 +68,7 @@ func (o Options) Harden(spec *Spec, c plan.Container) (Outcome, error) {
 	if o.Plan == nil {
 		return Outcome{}, errors.New("there is no policy")
 	}
-	out := Outcome{Spec: spec.Text, Verdict: Closed}
+	out := Outcome{Spec: spec.Text}
 	out.Grants, out.Refused = o.Plan.GrantsOf(c)
 	g := o.generator()
 	if spec.Seccomp == nil {
@@ -106,12 +109,11 @@ func (o Options) unconfined(out Outcome, spec *Spec, g gen.SeccompOptions) (Outc
 // listening deals with a spec that has a listener already: ours, if this is
 // the second time that the spec is hardened, and nobody's business otherwise.
 func (o Options) listening(out Outcome, spec *Spec) (Outcome, error) {
-	if err := o.prove(spec.Seccomp, out.Grants); err != nil {
+	held, err := o.prove(spec.Seccomp, out.Grants)
+	if err != nil {
 		return out, fmt.Errorf("the profile has a listener already: %w", err)
 	}
-	if len(out.Grants) > 0 {
-		out.Verdict = Granted
-	}
+	out.hold(held)
 	return out, nil
 }
 
@@ -122,75 +124,17 @@ func (o Options) hardened(out Outcome, spec *Spec, g gen.SeccompOptions) (Outcom
 	}
 	if len(out.Grants) > 0 || o.Brokered {
 		g.Broker, g.Grants = o.Agent, out.Grants
-		out.Verdict = Granted
 	}
 	if o.Brokered {
 		g.Socketcall = gen.SocketcallBroker
-	}
-	if len(out.Grants) == 0 {
-		out.Verdict = Closed
 	}
 	text, _, err := spec.config.Harden(o.Plan, g)
 	if err != nil {
 		return out, err
 	}
 	out.Spec = text
+	out.hold(out.Grants)
 	return out, nil
-}
-
-// reach asks whether an agent listens, if one is needed: the runtime would
-// fail, and not say what for.
-func (o Options) reach(out *Outcome) error {
-	if len(out.Grants) == 0 && !o.Brokered {
-		return nil
-	}
-	if len(out.Grants) > 0 && !heard(o.Agent) {
-		out.Reason = fmt.Sprintf("the agent on %s is another user's and takes no grants from this one, so that it starts without them", o.Agent)
-		out.Grants = nil
-		return o.reach(out)
-	}
-	err := dial(o.Agent)
-	switch {
-	case err == nil:
-		return nil
-	case o.DenyWithoutAgent && !o.Brokered:
-		out.Reason = fmt.Sprintf("no agent answers on %s (%v), so that it starts without its grants", o.Agent, err)
-		out.Grants = nil
-		return nil
-	default:
-		return refuse("no agent answers on %s: %v; start it (systemctl start afalg-policy-agent), or use --on-agent-down deny, which starts containers without what they are granted", o.Agent, err)
-	}
-}
-
-// heard tells whether the agent on a socket listens to what this user says of
-// grants: the host's root, and the agent's own user.
-func heard(socket string) bool {
-	if isHostRoot() {
-		return true
-	}
-	var st unix.Stat_t
-	err := unix.Stat(socket, &st)
-	return errors.Is(err, unix.ENOENT) || err == nil && st.Uid == uint32(unix.Geteuid())
-}
-
-// isHostRoot tells root of the machine from root of a user namespace.
-func isHostRoot() bool {
-	uids, err := os.ReadFile("/proc/self/uid_map")
-	return err == nil && unix.Geteuid() == 0 && strings.Join(strings.Fields(string(uids)), " ") == "0 0 4294967295"
-}
-
-const dialTime = 2 * time.Second
-
-func dial(socket string) error {
-	c, err := net.DialTimeout("unix", socket, dialTime)
-	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err
-		}
-		return err
-	}
-	return c.Close()
 }
 
 // Check is the gate: it proves that a spec which nobody will change any more is
@@ -199,7 +143,7 @@ func (o Options) Check(spec *Spec, c plan.Container) (Outcome, error) {
 	if o.Plan == nil {
 		return Outcome{}, errors.New("there is no policy")
 	}
-	out := Outcome{Spec: spec.Text, Verdict: Closed}
+	out := Outcome{Spec: spec.Text}
 	out.Grants, out.Refused = o.Plan.GrantsOf(c)
 	if spec.Seccomp == nil {
 		if o.Plan.Unconfined == plan.Allow {
@@ -207,51 +151,44 @@ func (o Options) Check(spec *Spec, c plan.Container) (Outcome, error) {
 		}
 		return out, refuse("the container has no seccomp profile (privileged, or seccomp=unconfined), and this hook cannot give it one: start it with a profile, have it hardened (afalg-policy install), or say containers: unconfined: allow in the policy")
 	}
-	if err := o.prove(spec.Seccomp, out.Grants); err != nil {
+	held, err := o.prove(spec.Seccomp, out.Grants)
+	if err != nil {
 		return out, err
 	}
-	if spec.Seccomp.ListenerPath == "" {
-		out.Grants = nil
-	}
-	if len(out.Grants) > 0 {
-		out.Verdict = Granted
-	}
+	out.hold(held)
 	return out, nil
 }
 
 // prove proves a profile closed, or left to the agent with no other grants
-// than these.
-func (o Options) prove(p *specs.LinuxSeccomp, grants []string) error {
+// than these. It returns those that the profile has.
+func (o Options) prove(p *specs.LinuxSeccomp, grants []string) (held []string, err error) {
 	g := o.generator()
 	if p.ListenerPath != "" {
-		if err := o.ours(p, grants); err != nil {
-			return err
+		if held, err = o.ours(p, grants); err != nil {
+			return nil, err
 		}
 		g.Broker = o.Agent
 	}
 	if err := gen.Prove(o.Plan, p, g); err != nil {
-		return refuse("the container's seccomp profile does not close AF_ALG: %v; harden it (afalg-policy generate seccomp --base FILE), or have it hardened for every container (afalg-policy install)", err)
+		return nil, refuse("the container's seccomp profile does not close AF_ALG: %v; harden it (afalg-policy generate seccomp --base FILE), or have it hardened for every container (afalg-policy install)", err)
 	}
-	return nil
+	return held, nil
 }
 
 // ours tells whether a listener is the agent's, and asks it for no more than
-// the container holds.
-func (o Options) ours(p *specs.LinuxSeccomp, grants []string) error {
+// the container holds. It returns what it asks for.
+func (o Options) ours(p *specs.LinuxSeccomp, grants []string) ([]string, error) {
 	if p.ListenerPath != o.Agent {
-		return refuse("the seccomp profile hands calls to the listener %q, and what it answers cannot be proved; the agent of this host is %s", p.ListenerPath, o.Agent)
+		return nil, refuse("the seccomp profile hands calls to the listener %q, and what it answers cannot be proved; the agent of this host is %s", p.ListenerPath, o.Agent)
 	}
 	m, err := plan.ParseMetadata(p.ListenerMetadata)
 	if err != nil {
-		return refuse("the seccomp profile: %v", err)
+		return nil, refuse("the seccomp profile: %v", err)
 	}
 	for _, name := range m.Grants {
 		if !slices.Contains(grants, name) {
-			return refuse("the seccomp profile claims the rule %q, which the policy does not grant to this container: a profile grants nothing by itself; name the container in containers: grants: of the policy", name)
+			return nil, refuse("the seccomp profile claims the rule %q, which the policy does not grant to this container: a profile grants nothing by itself; name the container in containers: grants: of the policy", name)
 		}
 	}
-	return nil
+	return m.Grants, nil
 }
-
-// Native is the machine of this program.
-func Native(goarch string) (specs.Arch, error) { return profile.ArchByName(goarch) }

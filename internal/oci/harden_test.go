@@ -184,7 +184,7 @@ func TestStolenProfile(t *testing.T) {
 func refusedWith(t *testing.T, want string, f func() error) {
 	t.Helper()
 	err := f()
-	var refused *Refused
+	var refused *NotStartedError
 	if !errors.As(err, &refused) || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v; want a refusal with %s", err, want)
 	}
@@ -282,7 +282,11 @@ func TestBrokered(t *testing.T) {
 	if seccompOf(t, out.Spec).ListenerPath != o.Agent {
 		t.Error("socketcall is not left to the agent")
 	}
-	mustCheck(t, o, out.Spec, plain)
+	for _, c := range []plan.Container{plain, web} { // the profile has no grants, whoever brings it
+		if again := mustCheck(t, o, out.Spec, c); again.Verdict != Closed || len(again.Grants) > 0 {
+			t.Errorf("the gate: %+v", again)
+		}
+	}
 	o.Agent, o.DenyWithoutAgent = filepath.Join(t.TempDir(), "nobody.sock"), true
 	refusedWith(t, "no agent answers", func() error { _, err := o.harden([]byte(openSpec), plain); return err })
 }

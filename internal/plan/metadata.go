@@ -160,7 +160,7 @@ func grants(values map[string]json.RawMessage) ([]string, error) {
 		switch {
 		case name == nil:
 			return nil, fmt.Errorf("grants must be %s", what)
-		case !isRuleName(*name):
+		case !IsRuleName(*name):
 			return nil, fmt.Errorf("grant %.100q is no name of a rule", *name)
 		case seen[*name]:
 			return nil, fmt.Errorf("grant %q stands twice", *name)
@@ -178,7 +178,8 @@ var ruleName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 
 const maxRuleName = 64
 
-func isRuleName(s string) bool {
+// IsRuleName tells whether a rule could have that name.
+func IsRuleName(s string) bool {
 	isRoute := func(r afalg.RouteInfo) bool { return s == string(r.Route) }
 	return len(s) <= maxRuleName && ruleName.MatchString(s) && !slices.ContainsFunc(afalg.Routes(), isRoute)
 }

@@ -152,8 +152,8 @@ func TestRuleNamesAreThoseOfPolicies(t *testing.T) {
 			Name: name, Anyone: true, Algorithms: sha1s,
 		}}})
 		_, _, err := policy.Parse("p", text)
-		if isRuleName(name) != (err == nil) {
-			t.Errorf("%q: isRuleName says %v, the policy %v", name, isRuleName(name), err)
+		if IsRuleName(name) != (err == nil) {
+			t.Errorf("%q: IsRuleName says %v, the policy %v", name, IsRuleName(name), err)
 		}
 		if err == nil {
 			valid++
@@ -202,7 +202,7 @@ func checkWritten(t *testing.T, s string) {
 	good := len(m.String()) <= MaxMetadata &&
 		!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 	for _, name := range m.Grants {
-		good = good && isRuleName(name)
+		good = good && IsRuleName(name)
 	}
 	again, err := ParseMetadata(m.String())
 	if good != (err == nil) {

@@ -2,7 +2,6 @@ package vouch
 
 import (
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -49,16 +48,13 @@ const (
 	maxAskText = 4 << 10 // bytes of one value that are read
 )
 
-// ruleName is the grammar of a rule's name. Nothing else can be a rule, or
-// disturb a log.
-var ruleName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
-
-// asks collects the rules that the container asks for by name, sorted.
+// asks collects the rules that the container asks for by name, sorted. What
+// cannot be a name of a rule is left out, so that it does not disturb a log.
 func asks(sp *spec, c *plan.Container) []string {
 	names := map[string]bool{}
 	add := func(list []string) {
 		for _, name := range list {
-			if len(names) < maxAsks && ruleName.MatchString(name) {
+			if len(names) < maxAsks && plan.IsRuleName(name) {
 				names[name] = true
 			}
 		}
