@@ -214,14 +214,15 @@ static int sleepers(unsigned n, int count)
 		if (pid < 0)
 			die("fork");
 		if (pid == 0) {
+			// A parent that is gone before this sends no signal, so that the
+			// number is told after it.
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			printf("%d\n", getpid());
+			fflush(stdout);
 			for (;;)
 				pause();
 		}
-		printf("%d\n", pid);
 	}
-	printf("ready\n");
-	fflush(stdout);
 	while (getchar() != EOF)
 		;
 	return 0;
