@@ -35,13 +35,14 @@ type suite struct {
 	but []string
 }
 
-// These compute for a minute, and for several under the race detector. It has
-// nothing to see in filters and proofs, whose goroutines share nothing. Of the
+// These compute for long under the race detector, which has nothing to see in
+// them: filters, proofs and probes do one thing at a time or share nothing. Of the
 // commands, those of the broker are the ones that do several things at once; the
 // rest of their tests wait.
 const (
 	filters  = "internal/bpf"
 	proofs   = "internal/gen"
+	probes   = "internal/probe"
 	commands = "cmd/afalg-policy"
 )
 
@@ -51,9 +52,9 @@ func suites(fast bool) []suite {
 		return []suite{{name: "tests", args: []string{"-short", "./..."}}}
 	}
 	return []suite{
-		{name: "tests, race detector", args: []string{"-race"}, but: []string{filters, proofs, commands}},
+		{name: "tests, race detector", args: []string{"-race"}, but: []string{filters, proofs, probes, commands}},
 		{name: "tests of the broker's commands, race detector", args: []string{"-race", "-run=^Test(Agent|RunInParallel|RunLog)", "./" + commands}},
-		{name: "tests of filters, proofs and commands", args: []string{"./" + filters, "./" + proofs, "./" + commands}},
+		{name: "tests of filters, proofs, probes and commands", args: []string{"./" + filters, "./" + proofs, "./" + probes, "./" + commands}},
 		{name: "tests in virtual machines", args: []string{"-tags=vm", "-timeout=20m", "-parallel=4", "./internal/vmtest/..."}},
 	}
 }
