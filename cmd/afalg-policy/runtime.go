@@ -119,6 +119,9 @@ func realRuntime(path string) (string, error) {
 // becomes the runtime, and must not come by here again.
 const wrapperPID = "AFALG_POLICY_RUNTIME_PID"
 
+// crunReceiver stands for the annotation run.oci.seccomp.receiver (crun(1)).
+const crunReceiver = "RUN_OCI_SECCOMP_RECEIVER"
+
 // become replaces this process.
 func become(real string, args []string) error {
 	if err := os.Setenv(wrapperPID, strconv.Itoa(os.Getpid())); err != nil {
@@ -131,6 +134,9 @@ func become(real string, args []string) error {
 // harden makes a bundle with the hardened spec of the container, and returns
 // its directory.
 func (f *containerFlags) harden(inv *oci.Invocation, real string) (string, error) {
+	if os.Getenv(crunReceiver) != "" {
+		return "", usagef("the environment variable %s has crun hand the listener of the filter to others, so that nothing can be proved: unset it", crunReceiver)
+	}
 	s, err := f.open("runtime", inv.Log.Warn)
 	if err != nil {
 		return "", err

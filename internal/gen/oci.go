@@ -85,6 +85,9 @@ func readConfig(src []byte) (*Config, error) {
 	if c.root, err = c.object(&c.document, "the config"); err != nil {
 		return nil, err
 	}
+	if err := profile.FilterAnnotation(src, &c.document); err != nil {
+		return nil, err
+	}
 	if err := c.findLinux(); err != nil {
 		return nil, err
 	}

@@ -243,6 +243,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"notifies nobody", with(`{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["socket"], "action": "SCMP_ACT_NOTIFY"}]}`), open},
 		{"another case", strings.Replace(openSpec, `"seccomp"`, `"Seccomp"`, 1), `some runtimes read it as "seccomp"`},
 		{"twice", strings.Replace(openSpec, `"also": "later"`, `"seccomp": null`, 1), "stands twice"},
+		{"a filter in an annotation", strings.Replace(openSpec, `"later": {`, `"annotations": {"run.oci.seccomp_bpf_data": "BgAAAAAA/38="}, "later": {`, 1), `the annotation "run.oci.seccomp_bpf_data"`},
 		{"keys of a later version", with(`{"defaultAction": "SCMP_ACT_ERRNO", "except": []}`), `unknown key "except"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

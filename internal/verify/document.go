@@ -101,6 +101,9 @@ func (d *Document) readConfig() error {
 	if err := d.oneSpelling(); err != nil {
 		return err
 	}
+	if err := profile.FilterAnnotation(d.src, &d.root); err != nil {
+		return err
+	}
 	v := d.root.Find(d.prefix)
 	if v == nil || v.Value.Kind() == 'n' {
 		return nil

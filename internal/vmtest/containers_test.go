@@ -60,6 +60,9 @@ type engine struct {
 	// stolen has a container bring the profile of another one, with its grants,
 	// which is in that file; nil where profiles cannot carry any.
 	stolen []string
+	// raw has a runtime take the filter that allows everything instead of the
+	// profile; nil where no runtime can be asked for that.
+	raw []string
 	// vouched are workloads that the policy of the tests knows by something
 	// that the platform says of them.
 	vouched []workload
@@ -172,6 +175,7 @@ func engines() []engine {
 			},
 			unconfined: map[string][]string{"unconfined": {"--security-opt=seccomp=unconfined"}, "privileged": {"--privileged"}},
 			stolen:     []string{"--security-opt=seccomp=" + stolenProfile},
+			raw:        []string{"--annotation=run.oci.seccomp_bpf_data=BgAAAAAA/38="},
 			vouched: []workload{
 				{name: "granted"}, {name: "by-digest", image: "known"}, {name: "by-annotation", options: []string{"--annotation=app=web"}},
 			},

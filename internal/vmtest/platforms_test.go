@@ -54,6 +54,7 @@ func TestPlatforms(t *testing.T) {
 
 			t.Run("before", p.testOpen)
 			t.Run("builds before", p.testOpenBuilds)
+			p.useRaw(t)
 			p.makeOld(t)
 			before := p.snapshot(t)
 			p.install(t, "systemd")
@@ -66,6 +67,7 @@ func TestPlatforms(t *testing.T) {
 			t.Run("granted", p.testGranted)
 			t.Run("claiming", p.testClaiming)
 			t.Run("stolen", p.testStolen)
+			t.Run("raw filter", p.testRaw)
 			t.Run("unconfined", p.testUnconfined)
 			t.Run("builds", p.testBuilds)
 			if !p.brief {
@@ -348,6 +350,40 @@ func (p *platformTest) testStolen(t *testing.T) {
 	if r.Exit == 0 || len(r.Stdout) > 0 || !bytes.Contains(r.Stderr, []byte(`claims the rule "digest", which the policy does not grant`)) {
 		t.Errorf("exit status %d, and it says %q\n%s", r.Exit, r.Stdout, r.Stderr)
 	}
+}
+
+// useRaw shows that a raw filter takes the place of a profile under which no
+// process could start.
+func (p *platformTest) useRaw(t *testing.T) {
+	t.Helper()
+	if p.raw == nil {
+		return
+	}
+	const nothing = "/run/nothing.json"
+	p.vm.WriteFile(t, nothing, []byte(`{"defaultAction": "SCMP_ACT_ERRNO"}`), 0o644)
+	options := []string{"--security-opt=seccomp=" + nothing}
+	for _, raw := range []bool{false, true} {
+		if raw {
+			options = append(options, p.raw...)
+		}
+		r := p.try(t, p.vm, workload{name: "raw", options: options, args: []string{"echo", "up"}})
+		if up := string(r.Stdout) == "up\n"; up != raw {
+			t.Errorf("with a raw filter %v: exit status %d, and it says %q\n%s", raw, r.Exit, r.Stdout, r.Stderr)
+		}
+		p.vm.Run(t, append(slices.Clone(p.remove), "raw")...)
+	}
+}
+
+// testRaw: nobody brings a filter around the profile that was proved.
+func (p *platformTest) testRaw(t *testing.T) {
+	if p.raw == nil {
+		return
+	}
+	r := p.try(t, p.vm, workload{name: "raw", options: p.raw, args: []string{"echo", "up"}})
+	if r.Exit == 0 || len(r.Stdout) > 0 || !bytes.Contains(r.Stderr, []byte("has crun take another filter than linux.seccomp says")) {
+		t.Errorf("exit status %d, and it says %q\n%s", r.Exit, r.Stdout, r.Stderr)
+	}
+	p.vm.Run(t, append(slices.Clone(p.remove), "raw")...)
 }
 
 func (p *platformTest) testUnconfined(t *testing.T) {
