@@ -45,7 +45,7 @@ type StatusOptions struct {
 }
 
 const (
-	askTime   = 20 * time.Second
+	askTime   = time.Minute // a busy host is slow to answer
 	proveTime = 2 * time.Minute
 )
 
