@@ -21,13 +21,18 @@ demo: build ## every target of a shipped policy, and a container with and withou
 	scripts/demo
 
 .PHONY: test
-test: build ## everything, on real kernels too (less than 20 minutes on 2 cores)
-	scripts/install test
+test: build ## the tests on this machine, in boxes, and on Debian's kernels
+	scripts/install lint test vm
 	go run ./scripts/check
 
+.PHONY: test-all
+test-all: build ## what takes long besides: attacks, mutants, faults, each platform whole
+	scripts/install test vm
+	go run ./scripts/check -long
+
 .PHONY: test-fast
-test-fast: ## the tests that need no virtual machine (about a minute)
-	scripts/install build
+test-fast: ## the quick tests on this machine
+	scripts/install build test
 	go run ./scripts/check -fast
 
 .PHONY: lint
@@ -35,10 +40,27 @@ lint: ## formatting, vet, staticcheck, known vulnerabilities, shell scripts
 	scripts/install build lint
 	go run ./scripts/check -lint
 
+.PHONY: box
+box: build ## a shell in a throw-away machine of namespaces
+	scripts/install test
+	go run ./internal/testing/shell box
+
+KERNEL := 6.12
+
+.PHONY: vm
+vm: build ## a shell in an emulated machine: make vm KERNEL=6.12
+	scripts/install test vm
+	go run ./internal/testing/shell vm $(KERNEL)
+
 .PHONY: generate
 generate: ## rewrite the files that are made from the code
 	scripts/install build
 	go generate ./...
+
+.PHONY: man
+man: ## manual pages and completions, in out/
+	scripts/install build
+	go test -count=1 ./cmd/afalg-policy -run '^TestManual$$' -update
 
 .PHONY: bench
 bench: ## what the filters, the generator and the broker cost

@@ -13,21 +13,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/broker"
-	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/launch"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
 	"github.com/afalg-policy/afalg-policy/internal/subject"
 	"github.com/afalg-policy/afalg-policy/internal/telemetry"
 )
 
-// brokered is what the processes of the broker have to know.
+// brokered is the input of the broker's processes.
 type brokered struct {
 	Policy  string            // path
-	Users   map[uint32]string // that the policy names
-	StandIn bool              // ordinary sockets in the place of those of AF_ALG
-	Counts  string            // a file for how many calls were answered; "" for none
+	Users   map[uint32]string // named by the policy
+	StandIn bool              // ordinary sockets in place of AF_ALG
+	Counts  string            // a file for the number of answered calls; "" for none
 }
 
 func (o brokered) plan() (*plan.Plan, error) {
@@ -35,7 +35,7 @@ func (o brokered) plan() (*plan.Plan, error) {
 	return p, err
 }
 
-// filter is the one that run loads for a command.
+// filter is the filter that run loads for a command.
 func (o brokered) filter() ([]unix.SockFilter, error) {
 	p, err := o.plan()
 	if err != nil {
@@ -45,11 +45,11 @@ func (o brokered) filter() ([]unix.SockFilter, error) {
 	if err != nil {
 		return nil, err
 	}
-	filter, _, err := gen.RunFilter(p, gen.RunOptions{Arch: arch, Socketcall: gen.SocketcallDeny})
+	filter, _, err := harden.RunFilter(p, harden.RunOptions{Arch: arch, Socketcall: harden.SocketcallDeny})
 	return filter, err
 }
 
-// options are those of a broker, but for what it observes.
+// options are the options of a broker, without its observer.
 func (o brokered) options(pairs int) broker.Options {
 	options := broker.Options{
 		Pairs:    broker.NewPairs(pairs),
@@ -61,10 +61,10 @@ func (o brokered) options(pairs int) broker.Options {
 	return options
 }
 
-// stages are the processes that this program is made of, by their first
-// argument.
+// stages are the processes of this program, by their first argument.
 var stages = map[string]func(args []string) (status int, err error){
 	"brokered": become,
+	"guard":    func(args []string) (int, error) { return launch.Guard(args, []string{"broker"}, broker.MakePairs) },
 	"broker":   func(args []string) (int, error) { return 0, serve(args) },
 	"many":     func(args []string) (int, error) { return 0, serveMany(args) },
 	"pairs":    func([]string) (int, error) { return 0, makePairs() },
@@ -93,7 +93,7 @@ func become(args []string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return launch.Front(launch.Order{Command: args[1:], Filter: filter, Details: []byte(args[0])}, []string{"broker"}, broker.MakePairs)
+	return launch.Front(launch.Order{Command: args[1:], Filter: filter, Details: []byte(args[0])}, []string{"guard"})
 }
 
 func serve(args []string) error {
@@ -111,7 +111,7 @@ func serve(args []string) error {
 		return err
 	}
 	options := o.options(a.Helpers[0])
-	options.Subjects, err = subject.NewReader(subject.Options{Digests: 256, Recent: broker.Recent})
+	options.Subjects, err = subject.NewReader(subject.Options{Digests: 64, Recent: broker.Recent})
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func serve(args []string) error {
 }
 
 // observer is what run has without a log file, or one that counts.
-func (o brokered) observer(c *counter) (broker.Observer, error) {
+func (o brokered) observer(c *counter) (plan.Observer, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		return nil, err
@@ -149,8 +149,8 @@ type counter struct {
 	answered map[string]int
 }
 
-func (*counter) Decided(broker.Record) {}
-func (*counter) Sessions(int)          {}
+func (*counter) Decided(plan.Record) {}
+func (*counter) Sessions(int)        {}
 func (*counter) Failed(what string, err error) {
 	fmt.Fprintf(os.Stderr, "bench: the broker failed: %s: %v\n", what, err)
 }
@@ -165,7 +165,7 @@ func (c *counter) save() error {
 	if c.file == "" {
 		return nil
 	}
-	// A call is counted after it was answered: the last one perhaps not yet.
+	// A call is counted after its answer: perhaps not yet the last one.
 	time.Sleep(50 * time.Millisecond)
 	c.mu.Lock()
 	answered := maps.Clone(c.answered)
@@ -177,7 +177,7 @@ func (c *counter) save() error {
 	return os.WriteFile(c.file, text, 0o600)
 }
 
-// standIn is what the C floor does with -s.
+// standIn does what the C floor does with -s.
 type standIn struct{}
 
 func (standIn) Socket() (int, error) {

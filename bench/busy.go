@@ -22,7 +22,7 @@ const (
 	idleCount   = 1000
 )
 
-// sample is how long the sessions of one workload took, in nanoseconds.
+// sample has the times of the sessions of one workload, in nanoseconds.
 type sample []float64
 
 func readSamples(dir string, count int) ([]sample, error) {
@@ -52,11 +52,11 @@ func readSamples(dir string, count int) ([]sample, error) {
 	return all, nil
 }
 
-// crowd is what came of workloads that were busy at once, a value for each
+// crowd is the result of workloads that were busy at once, a value for each
 // round.
 type crowd struct {
 	rate, median, p99, tail []float64 // sessions a second; ns; p99/median
-	least, most             []float64 // sessions of a workload, by the median one's
+	least, most             []float64 // sessions of a workload, relative to the median one's
 	threads                 []float64
 }
 
@@ -74,14 +74,14 @@ func (c *crowd) add(samples []sample, threads int) {
 	c.threads = append(c.threads, float64(threads))
 }
 
-// procs are the values of GOMAXPROCS that are tried.
+// procs are the values of GOMAXPROCS to try.
 func procs() []int {
 	all := []int{1, 2, runtime.NumCPU(), 4}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-// benchBusy prints how a broker fares with many workloads.
+// benchBusy prints how a broker serves many workloads.
 func benchBusy(rounds int, built string) error {
 	b, err := newBrokerBench(rounds, built)
 	if err != nil {
@@ -121,7 +121,7 @@ func (b *brokerBench) busy() error {
 		if w == throughFloor {
 			name = "a C floor each"
 		}
-		contenders = append(contenders, &contender{name: name, run: func(c *crowd) error { return b.apart(w, c) }})
+		contenders = append(contenders, &contender{name: name, run: func(c *crowd) error { return b.apart(w, busyCount, c) }})
 	}
 	for _, n := range procs() {
 		contenders = append(contenders, &contender{name: procsName(n), run: func(c *crowd) error {
@@ -166,9 +166,9 @@ func procsName(n int) string {
 
 func milli(ns []float64) string { return fmt.Sprintf("%.2f", middle(ns)/1e6) }
 
-// apart runs as many workloads, each by itself: the machine's share in what
-// comes of many.
-func (b *brokerBench) apart(w way, c *crowd) error {
+// apart runs as many workloads, each by itself: the machine's share in the
+// result.
+func (b *brokerBench) apart(w way, count int, c *crowd) error {
 	dir, err := os.MkdirTemp(b.dir, "apart")
 	if err != nil {
 		return err
@@ -184,7 +184,7 @@ func (b *brokerBench) apart(w way, c *crowd) error {
 	defer goAhead.Close()
 	defer wait.Close()
 	var all []*exec.Cmd
-	for range busyCount {
+	for range count {
 		cmd := exec.Command(argv[0], argv[1:]...)
 		cmd.ExtraFiles, cmd.Stderr = []*os.File{wait}, os.Stderr
 		if err := cmd.Start(); err != nil {
@@ -199,7 +199,7 @@ func (b *brokerBench) apart(w way, c *crowd) error {
 			return err
 		}
 	}
-	samples, err := readSamples(dir, busyCount)
+	samples, err := readSamples(dir, count)
 	if err == nil {
 		c.add(samples, 0)
 	}

@@ -17,7 +17,7 @@ import (
 // batches is how often a call is timed in one round, 64 at a time.
 const batches = 100
 
-// calls times what has nothing to do with AF_ALG.
+// calls times calls that have nothing to do with AF_ALG.
 func (b *brokerBench) calls() error {
 	fmt.Printf("other calls, ns: %d rounds of %d batches\n\n", b.rounds, batches)
 	ways := []way{direct, throughFloor, throughBroker}
@@ -62,7 +62,7 @@ func (b *brokerBench) calls() error {
 
 func nano(ns []float64) string { return fmt.Sprintf("%.0f", middle(ns)) }
 
-// data times what flows over an operation socket.
+// data times the data over an operation socket.
 func (b *brokerBench) data() error {
 	const hashes = 20
 	if !b.real {
@@ -95,8 +95,8 @@ func (b *brokerBench) data() error {
 	return nil
 }
 
-// notifications counts what reaches the broker of what should not, and of
-// sessions, so that the count is known to work.
+// notifications counts the calls that reach the broker: those that should not,
+// and those of sessions, so that the count is known to work.
 func (b *brokerBench) notifications() error {
 	const few = 100
 	o := b.broker
@@ -128,7 +128,7 @@ func (b *brokerBench) notifications() error {
 	return nil
 }
 
-// answered reads what the counter of the broker has written.
+// answered reads the broker's count.
 func (o brokered) answered() (map[string]int, error) {
 	text, err := os.ReadFile(o.Counts)
 	if err != nil {
@@ -146,7 +146,7 @@ func sum(counts map[string]int) (n int) {
 	return n
 }
 
-// benchBroker prints what the broker costs.
+// benchBroker prints the costs of the broker.
 func benchBroker(rounds int, built string) error {
 	b, err := newBrokerBench(rounds, built)
 	if err != nil {

@@ -2,37 +2,35 @@ package main
 
 import (
 	"fmt"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
 
-	"github.com/afalg-policy/afalg-policy/internal/bpf"
-	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
+	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
-	"github.com/afalg-policy/afalg-policy/internal/seccomp"
 	"github.com/afalg-policy/afalg-policy/policies"
 )
 
 // compilePair compiles a profile as it is, and as builtin:baseline hardens it.
-func compilePair(name string, src []byte, h profile.Host) (pair, error) {
+func compilePair(name string, base *profile.Profile, h profile.Host) (pair, error) {
 	baseline, _, err := plan.Load("builtin:baseline", func(string) ([]byte, error) { return policies.Read("baseline") })
 	if err != nil {
 		return pair{}, err
 	}
-	files, _, err := gen.Seccomp(baseline, gen.SeccompOptions{
-		Base: src, Format: gen.FormatOCI, Socketcall: gen.SocketcallDeny, Host: h,
-	})
+	hardened, _, err := harden.Harden(baseline, base, harden.Options{Socketcall: harden.SocketcallDeny, Host: h})
 	if err != nil {
 		return pair{}, err
 	}
 	p := pair{name: name}
-	if p.base, err = compile(src, h); err != nil {
+	if p.base, err = compile(base, h); err != nil {
 		return pair{}, err
 	}
-	p.hardened, err = compile(files[0].Data, h)
+	p.hardened, err = compile(hardened, h)
 	return p, err
 }
 
-func compile(src []byte, h profile.Host) (bpf.Program, error) {
-	resolved, err := profile.Resolve(src, h)
+func compile(p *profile.Profile, h profile.Host) (cbpf.Program, error) {
+	resolved, err := p.Resolve(h)
 	if err != nil {
 		return nil, err
 	}
@@ -40,5 +38,5 @@ func compile(src []byte, h profile.Host) (bpf.Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compiling: %w", err)
 	}
-	return bpf.Program(program.Insns), nil
+	return cbpf.Program(program.Insns), nil
 }

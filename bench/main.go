@@ -1,27 +1,28 @@
-// Bench prints what a generated filter costs: the BPF instructions that one
-// call executes under it, beside those under its base, and what that is in
-// time on this machine, as a ratio measured in one run.
+// Bench prints the cost of a generated filter: the BPF instructions that one
+// call executes under it, beside those under its base, and the time on this
+// machine, as a ratio measured in one run.
 //
 //	go run ./bench            the tables
 //	go run ./bench -rounds 9  more rounds for the times
-//	go run ./bench -verify    what a proof costs, and how it grows
-//	go run ./bench -broker    what the broker costs, beside a minimal one in C
+//	go run ./bench -verify    the cost of a proof, and its growth
+//	go run ./bench -broker    the cost of the broker, beside a minimal one in C
 //	go run ./bench -broker -busy  with many workloads at once
-//	go run ./bench -start PROGRAM  what the start of a container costs; PROGRAM is bin/afalg-policy
+//	go run ./bench -broker -neighbour  beside one that has the broker hash
+//	go run ./bench -start PROGRAM  the cost of a container's start; PROGRAM is bin/afalg-policy
 package main
 
 import (
 	"flag"
 	"fmt"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
 	"os"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/afalg-policy/afalg-policy/internal/bpf"
-	"github.com/afalg-policy/afalg-policy/internal/seccomp"
+	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
 )
 
 // podmanProfile comes with Debian's golang-github-containers-common.
@@ -38,6 +39,7 @@ func main() {
 	proofs := flag.Bool("verify", false, "print what proofs cost instead")
 	broker := flag.Bool("broker", false, "print what the broker costs instead")
 	busy := flag.Bool("busy", false, "with -broker: with many workloads at once")
+	beside := flag.Bool("neighbour", false, "with -broker: beside a workload that has the broker hash")
 	built := flag.String("programs", "", "with -broker: where its C programs are; they are built if it is left out")
 	start := flag.String("start", "", "print what the start of a container costs with this `PROGRAM` instead")
 	flag.Parse()
@@ -49,6 +51,8 @@ func main() {
 		work = benchVerify
 	case *broker && *busy:
 		work = func(rounds int) error { return benchBusy(rounds, *built) }
+	case *broker && *beside:
+		work = func(rounds int) error { return benchNeighbour(rounds, *built) }
 	case *broker:
 		work = func(rounds int) error { return benchBroker(rounds, *built) }
 	}
@@ -79,34 +83,31 @@ func run(rounds int) error {
 // pair is a base profile and its hardened form, compiled.
 type pair struct {
 	name           string
-	base, hardened bpf.Program
+	base, hardened cbpf.Program
 }
 
 func profilePairs() ([]pair, error) {
-	docker, err := profile.Docker()
-	if err != nil {
-		return nil, err
-	}
-	none, err := profile.AllowAll(specs.ArchX86_64)
-	if err != nil {
-		return nil, err
-	}
-	podman, err := os.ReadFile(podmanProfile)
+	text, err := os.ReadFile(podmanProfile)
 	if err != nil {
 		return nil, fmt.Errorf("the podman profile (Debian package golang-github-containers-common): %w", err)
 	}
+	podman, err := profile.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", podmanProfile, err)
+	}
+	docker := profile.Docker()
 	var pairs []pair
 	for _, b := range []struct {
 		name string
-		src  []byte
+		base *profile.Profile
 		caps []string
 	}{
 		{"docker", docker, profile.DefaultCaps()},
 		{"podman", podman, []string{"CAP_CHOWN"}},
 		{"podman, CAP_AUDIT_WRITE", podman, profile.DefaultCaps()},
-		{"none", none, nil},
+		{"none", profile.AllowAll(specs.ArchX86_64), nil},
 	} {
-		p, err := compilePair(b.name, b.src, profile.Host{Arch: specs.ArchX86_64, Caps: b.caps})
+		p, err := compilePair(b.name, b.base, profile.Host{Arch: specs.ArchX86_64, Caps: b.caps})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", b.name, err)
 		}
@@ -163,8 +164,8 @@ func printCounts(pairs []pair) error {
 	return nil
 }
 
-func executed(p bpf.Program, c call) (int, error) {
-	_, n, err := p.Run(bpf.Data{Arch: unix.AUDIT_ARCH_X86_64, Nr: c.nr, Args: c.args}, bpf.EndianOf(false))
+func executed(p cbpf.Program, c call) (int, error) {
+	_, n, err := p.Run(cbpf.Data{Arch: unix.AUDIT_ARCH_X86_64, Nr: c.nr, Args: c.args}, cbpf.EndianOf(false))
 	if err != nil {
 		return 0, fmt.Errorf("running the filter on %s: %w", c.name, err)
 	}

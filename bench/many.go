@@ -36,21 +36,23 @@ type many struct {
 	Dir      string // where the workloads write
 	Count    int
 	Seconds  int // 0: ten sessions each, and idle then
+	// Neighbour is a workload beside them; none if it has no command.
+	Neighbour neighbour
 }
 
-// usage is what a broker's process uses.
+// usage is the use of resources by a broker's process.
 type usage struct {
 	Procs, RSS, Threads, FDs, Goroutines int // RSS in kB
 	CPU                                  time.Duration
-	Failed                               int64 // what its observer was told of
+	Failed                               int64 // reported to its observer
 }
 
-// idleTime is for how long the use of the processor is watched while all are
+// idleTime is for how long the use of the processor is measured while all are
 // idle.
 const idleTime = 2 * time.Second
 
-// serveMany is the process of the broker. It starts the workloads, prints what
-// it uses, as JSON, and ends with them.
+// serveMany is the process of the broker. It starts the workloads, prints its
+// usage as JSON, and ends with them.
 func serveMany(args []string) error {
 	var o many
 	if err := json.Unmarshal([]byte(args[0]), &o); err != nil {
@@ -83,6 +85,9 @@ func serveMany(args []string) error {
 		}
 		go b.Serve(context.Background(), l, broker.NewWorkload("", p))
 	}
+	if err := o.Neighbour.start(b, p); err != nil {
+		return err
+	}
 	w.goAhead.Close()
 	u, err := o.watch(w)
 	u.Failed = observer.failed.Load()
@@ -90,23 +95,23 @@ func serveMany(args []string) error {
 }
 
 // start makes a broker with what an agent's has.
-func (o many) start(p *plan.Plan, observer broker.Observer) (*broker.Broker, error) {
+func (o many) start(p *plan.Plan, observer plan.Observer) (*broker.Broker, error) {
 	pairs, err := startPairs()
 	if err != nil {
 		return nil, err
 	}
 	options := o.options(pairs)
 	options.Observer = observer
-	options.Subjects, err = subject.NewReader(subject.Options{Digests: 256, Recent: broker.Recent})
+	options.Subjects, err = subject.NewReader(subject.Options{Digests: 64, Recent: broker.Recent})
 	if err != nil {
 		return nil, err
 	}
 	return broker.New(options)
 }
 
-// agentObserver is what an agent has with a log file and metrics.
+// agentObserver is an agent's observer, with a log file and metrics.
 type agentObserver struct {
-	broker.Observer
+	plan.Observer
 	failed atomic.Int64
 }
 
@@ -160,12 +165,12 @@ func startPairs() (socket int, err error) {
 	return ours, cmd.Start()
 }
 
-// workloads are the processes that are served.
+// workloads are the served processes.
 type workloads struct {
 	cmd     *exec.Cmd
-	socket  int            // where their listeners come from
+	socket  int            // carries their listeners
 	goAhead io.Closer      // starts them all
-	stay    io.WriteCloser // ends those that are idle
+	stay    io.WriteCloser // ends the idle ones
 }
 
 func (o many) launch() (*workloads, error) {
@@ -203,8 +208,8 @@ func (w *workloads) listener() (*notify.Listener, error) {
 	return l, err
 }
 
-// watch waits for what the workloads do. It looks at what this process uses
-// while they idle, or when they have ended.
+// watch waits for the workloads. It measures this process while they idle, or
+// when they have ended.
 func (o many) watch(w *workloads) (u usage, err error) {
 	if o.Seconds > 0 {
 		if err := w.cmd.Wait(); err != nil {
@@ -237,7 +242,7 @@ func (o many) watch(w *workloads) (u usage, err error) {
 	return u, nil
 }
 
-// use looks at this process.
+// use measures this process.
 func (o many) use() (usage, error) {
 	u := usage{Procs: runtime.GOMAXPROCS(0), Goroutines: runtime.NumGoroutine()}
 	status, err := os.ReadFile("/proc/self/status")
@@ -252,12 +257,12 @@ func (o many) use() (usage, error) {
 	if err != nil {
 		return u, err
 	}
-	u.FDs = len(fds) - 1 // but for the one that reads
+	u.FDs = len(fds) - 1 // without the one that reads
 	u.CPU, err = processor()
 	return u, err
 }
 
-// processor is how long this process has been on one.
+// processor is the processor time of this process.
 func processor() (time.Duration, error) {
 	var r unix.Rusage
 	err := unix.Getrusage(unix.RUSAGE_SELF, &r)
@@ -294,7 +299,7 @@ func (b *brokerBench) serveMany(o many) (usage, []sample, error) {
 	return u, samples, err
 }
 
-// makePairs is that helper. A broker that ends leaves requests behind.
+// makePairs is that helper. A broker that ends leaves requests unread.
 func makePairs() error {
 	if err := broker.MakePairs(firstFD); !errors.Is(err, unix.ECONNRESET) {
 		return err

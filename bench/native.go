@@ -16,11 +16,11 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"golang.org/x/sys/unix"
 
-	"github.com/afalg-policy/afalg-policy/internal/bpf"
+	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
 )
 
 // childVariable makes the program load the filter on its standard input and
-// time the calls under it: a filter cannot be taken off again.
+// time the calls under it: a filter cannot be removed.
 const childVariable = "AFALG_POLICY_BENCH_CHILD"
 
 // perCall is how often a child makes each call.
@@ -109,7 +109,7 @@ func measure(pairs []pair, rounds int) ([]timing, error) {
 	return all, nil
 }
 
-func timeUnder(p bpf.Program) ([]float64, error) {
+func timeUnder(p cbpf.Program) ([]float64, error) {
 	filter, err := os.CreateTemp("", "bench")
 	if err != nil {
 		return nil, err

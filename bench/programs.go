@@ -11,15 +11,14 @@ import (
 //go:embed floor
 var sources embed.FS
 
-// programs is the directory of the C programs: what is timed, and the floor.
+// programs is the directory of the C programs: the timed ones, and the floor.
 type programs string
 
 func (p programs) path(name string) string { return filepath.Join(string(p), name) }
 
-var programNames = []string{"calls", "client", "data", "floor", "workload"}
+var programNames = []string{"calls", "client", "data", "floor", "neighbour", "workload"}
 
-// findPrograms takes those that were built before, or builds them below a
-// directory.
+// findPrograms uses programs built before, or builds them below a directory.
 func findPrograms(built, dir string) (programs, error) {
 	if built != "" {
 		built, err := filepath.Abs(built)

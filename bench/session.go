@@ -67,8 +67,8 @@ func (b *brokerBench) prepare(built string) (err error) {
 	return b.writePolicy(who.Username)
 }
 
-// writePolicy has the rule ask for all that can be asked for without a systemd:
-// the paths and digests of the programs, and the user.
+// writePolicy makes the rule ask for every condition that needs no systemd: the
+// paths and digests of the programs, and the user.
 func (b *brokerBench) writePolicy(user string) error {
 	text := "version: 1\nname: bench\nallow:\n  - rule: programs\n    binaries:\n"
 	for _, name := range programNames {
@@ -82,7 +82,7 @@ func (b *brokerBench) writePolicy(user string) error {
 	return os.WriteFile(b.broker.Policy, []byte(text), 0o600)
 }
 
-// way is how a program comes by its sockets.
+// way is how a program gets its sockets.
 type way int
 
 const (
@@ -93,7 +93,7 @@ const (
 
 func (w way) String() string { return [...]string{"direct", "C floor", "broker"}[w] }
 
-// ways are those that this kernel has.
+// ways are the ways of this kernel.
 func (b *brokerBench) ways() []way {
 	if b.real {
 		return []way{direct, throughFloor, throughBroker}
@@ -117,7 +117,7 @@ func (b *brokerBench) command(w way, o brokered, program string, args ...string)
 	return args, nil
 }
 
-// run returns what a program prints.
+// run returns the output of a program.
 func (b *brokerBench) run(w way, o brokered, program string, args ...string) (string, error) {
 	argv, err := b.command(w, o, program, args...)
 	if err != nil {
@@ -150,8 +150,8 @@ func (b *brokerBench) times(w way, program string, args ...string) ([]float64, e
 	return all, nil
 }
 
-// pinned calls f while whatever it starts runs on one processor, the nth that
-// there is.
+// pinned calls f while every process that it starts runs on one processor, the
+// nth.
 func pinned(n int, f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -246,7 +246,7 @@ func middle(values []float64) float64 {
 
 func micro(ns []float64) string { return fmt.Sprintf("%.2f", middle(ns)/1000) }
 
-// ratio divides what was measured in the same round: median and range.
+// ratio divides values measured in the same round: median and range.
 func ratio(of, to []float64) string {
 	var all []float64
 	for i := range of {

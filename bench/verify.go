@@ -11,13 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
-	"github.com/afalg-policy/afalg-policy/internal/bpf"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
-	"github.com/afalg-policy/afalg-policy/internal/seccomp"
-	"github.com/afalg-policy/afalg-policy/internal/verify"
+	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
+	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 )
 
-// benchVerify prints what a proof costs on this machine.
+// benchVerify prints the cost of a proof on this machine.
 func benchVerify(rounds int) error {
 	fmt.Printf("verify, all routes of the ABIs of x86-64: median of %d rounds, libseccomp %s\n\n", rounds, seccomp.Version())
 	t := newTable()
@@ -32,7 +33,7 @@ func benchVerify(rounds int) error {
 	return nil
 }
 
-// median times a job, after one round that warms up.
+// median times a job, after one round of warming up.
 func median(rounds int, job func() error) (float64, error) {
 	var times []time.Duration
 	for round := range rounds + 1 {
@@ -59,15 +60,15 @@ func row(t table.Writer, rounds int, what string, size int, job func() error) er
 
 func x86() []afalg.ABI { return verify.Machine(string(specs.ArchX86_64)) }
 
-func routes(p bpf.Program) error {
-	_, err := verify.Routes(bpf.Filter{p}, x86(), afalg.Family, verify.Options{})
+func routes(p cbpf.Program) error {
+	_, err := verify.Routes(cbpf.Filter{p}, x86(), afalg.Family, verify.Options{})
 	return err
 }
 
-// benchDocker takes the default profile of Docker: the bar is 100 ms with the
+// benchDocker times Docker's default profile: the bar is 100 ms with the
 // compilation and 20 ms without.
 func benchDocker(rounds int, t table.Writer) error {
-	src, err := profile.Docker()
+	src, err := jsontext.Encode(profile.Docker())
 	if err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func benchDocker(rounds int, t table.Writer) error {
 		return err
 	}
 	host := profile.Host{Arch: specs.ArchX86_64, Caps: profile.DefaultCaps()}
-	programs := map[seccomp.Runtime]bpf.Program{}
+	programs := map[seccomp.Runtime]cbpf.Program{}
 	for _, r := range seccomp.Runtimes() {
 		p, err := doc.Compile(host, r, 0)
 		if err != nil {
@@ -113,18 +114,18 @@ func compileAndProve(doc *verify.Document, host profile.Host, r seccomp.Runtime)
 	return routes(p.Insns)
 }
 
-// benchGrowth takes programs of every size up to the largest that the kernel
+// benchGrowth times programs of every size up to the largest that the kernel
 // accepts.
 func benchGrowth(rounds int, t table.Writer) error {
 	shapes := []struct {
 		name string
-		make func(size int) bpf.Program
+		make func(size int) cbpf.Program
 	}{
 		{"list of numbers", numberList},
 		{"2ⁿ paths that meet", diamonds},
 	}
 	for _, shape := range shapes {
-		for size := 64; size <= bpf.MaxInstructions; size *= 4 {
+		for size := 64; size <= cbpf.MaxInstructions; size *= 4 {
 			p := shape.make(size)
 			if err := p.Check(); err != nil {
 				return fmt.Errorf("%s of %d: %w", shape.name, size, err)
@@ -148,8 +149,8 @@ const (
 )
 
 // numberList allows call numbers one by one, as a compiled profile does.
-func numberList(size int) bpf.Program {
-	p := bpf.Program{{Code: load, K: 0}}
+func numberList(size int) cbpf.Program {
+	p := cbpf.Program{{Code: load, K: 0}}
 	for n := uint32(1000); len(p)+3 <= size; n++ {
 		p = append(p, unix.SockFilter{Code: jeq, Jf: 1, K: n}, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW})
 	}
@@ -157,9 +158,9 @@ func numberList(size int) bpf.Program {
 }
 
 // diamonds branches on a bit of an argument again and again, and computes
-// something on one side: whoever follows paths follows all of them.
-func diamonds(size int) bpf.Program {
-	p := bpf.Program{{Code: load, K: offsetArg0}}
+// something on one side: an enumeration of paths follows all of them.
+func diamonds(size int) cbpf.Program {
+	p := cbpf.Program{{Code: load, K: offsetArg0}}
 	for i := 0; len(p)+4 <= size; i++ {
 		p = append(p, unix.SockFilter{Code: jset, Jf: 1, K: 1 << (i % 32)}, unix.SockFilter{Code: add, K: uint32(i)})
 	}
@@ -167,7 +168,7 @@ func diamonds(size int) bpf.Program {
 		unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW}, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ERRNO | 1})
 }
 
-// benchMany asks a thousand processes under one filter.
+// benchMany times a thousand processes under one filter.
 func benchMany(rounds int, t table.Writer) error {
 	const processes = 1000
 	p := numberList(1024)
@@ -175,7 +176,7 @@ func benchMany(rounds int, t table.Writer) error {
 		var memo verify.Memo
 		for range processes {
 			for _, q := range verify.RouteQuestions(x86(), afalg.Family) {
-				if _, err := memo.Ask(bpf.Filter{slices.Clone(p)}, q, verify.Options{}); err != nil {
+				if _, err := memo.Ask(cbpf.Filter{slices.Clone(p)}, q, verify.Options{}); err != nil {
 					return err
 				}
 			}

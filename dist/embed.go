@@ -1,4 +1,5 @@
-// Package dist holds what is installed beside the program; data only.
+// Package dist holds the files that are installed beside the program; data
+// only.
 package dist
 
 import _ "embed"
@@ -9,4 +10,8 @@ var (
 	AgentService string
 	//go:embed afalg-policy-agent.socket
 	AgentSocket string
+	// AgentSocketcall is a drop-in of the service, for the sockets of 32-bit
+	// programs.
+	//go:embed afalg-policy-agent-socketcall.conf
+	AgentSocketcall string
 )

@@ -1,4 +1,4 @@
-// Package policies holds the policies that are shipped with the program.
+// Package policies holds the shipped policies.
 package policies
 
 import (
@@ -18,6 +18,12 @@ var schema string
 // Schema is the JSON Schema of a policy file.
 func Schema() []byte { return []byte(schema) }
 
+//go:embed reports.v1.schema.json
+var reportSchema string
+
+// ReportSchema is the JSON Schema of the output of commands with --json.
+func ReportSchema() []byte { return []byte(reportSchema) }
+
 const extension = ".yaml"
 
 // Names lists the shipped policies, sorted: "acvp", "baseline", …
@@ -35,7 +41,7 @@ func Names() []string {
 }
 
 // Read returns the text of a shipped policy. The error for a name that is not
-// in Names wraps fs.ErrNotExist and lists what there is.
+// in Names wraps fs.ErrNotExist and lists the names.
 func Read(name string) ([]byte, error) {
 	if !slices.Contains(Names(), name) {
 		return nil, fmt.Errorf("%w: the shipped policies are %s", fs.ErrNotExist, strings.Join(Names(), ", "))

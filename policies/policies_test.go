@@ -10,16 +10,20 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/afalg-policy/afalg-policy/policies"
-	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
 )
 
 func TestNames(t *testing.T) {
-	want := []string{"acvp", "baseline", "bluetooth", "cryptsetup", "desktop", "fips", "iwd", "linux-7.3"}
+	want := []string{
+		"acvp", "baseline", "bluetooth", "cryptsetup", "desktop", "fips", "hardlink", "iwd", "kafs-client",
+		"linux-7.3", "openssl-afalg", "qemu", "strongswan", "systemd-before-250",
+	}
 	if diff := cmp.Diff(want, policies.Names()); diff != "" {
 		t.Error(diff)
 	}
@@ -28,7 +32,9 @@ func TestNames(t *testing.T) {
 func TestReadUnknown(t *testing.T) {
 	for _, name := range []string{"", "fip", "fips.yaml", "../policies/fips", "policies"} {
 		_, err := policies.Read(name)
-		want := "file does not exist: the shipped policies are acvp, baseline, bluetooth, cryptsetup, desktop, fips, iwd, linux-7.3"
+		want := "file does not exist: the shipped policies are " +
+			"acvp, baseline, bluetooth, cryptsetup, desktop, fips, hardlink, iwd, kafs-client, " +
+			"linux-7.3, openssl-afalg, qemu, strongswan, systemd-before-250"
 		if !errors.Is(err, fs.ErrNotExist) || err.Error() != want {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -52,8 +58,7 @@ func load(t *testing.T, name string) *plan.Plan {
 	return p
 }
 
-// Each policy is valid, carries its own name, and says where its facts are
-// from.
+// Each policy is valid, has its own name, and names the sources of its facts.
 func TestShipped(t *testing.T) {
 	for _, name := range policies.Names() {
 		if p := load(t, name); p.Name != name {
@@ -73,8 +78,8 @@ func TestShipped(t *testing.T) {
 	}
 }
 
-// Only the policy for test builds opens a whole type, and only what Linux
-// gives to everybody is open to everybody.
+// Only the policy for test builds opens a whole type, and only the algorithms
+// that Linux gives to everybody are open to everybody.
 func TestNoneIsWiderThanItSays(t *testing.T) {
 	for _, name := range policies.Names() {
 		for _, r := range load(t, name).Rules {

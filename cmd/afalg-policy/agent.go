@@ -2,13 +2,19 @@ package main
 
 import (
 	"errors"
+	"os"
 	"runtime"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/agent"
 	"github.com/afalg-policy/afalg-policy/internal/broker"
-	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/decider"
+	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
+	"github.com/afalg-policy/afalg-policy/internal/install"
+	"github.com/afalg-policy/afalg-policy/internal/kept"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
 const agentLong = `Agent decides for many containers under one policy. It listens on SOCKET, where
@@ -31,8 +37,13 @@ be left out, and keeps the containers in the file descriptor store: it can be
 restarted, or killed, and loses none. Without the store, what is trapped fails
 with ENOSYS when the agent ends.
 
+Where a platform is installed, the agent has the platforms' default profiles
+proved when it starts, and when it reads the policy again, so that no container
+waits for that.
+
 With --learn everything is allowed and nothing enforced, but for the types that
---deny-type names; what was used is written to a policy at the end.
+--deny-type names; what was used is written to a policy at the end, and what was
+bound alone to a comment in it.
 
 Exit status 0 means that it was stopped, 1 that the policy is invalid, and 3
 that this host has no notifications, the socket cannot be made, or the process
@@ -53,7 +64,7 @@ func newAgent(t *tui) *cobra.Command {
 	flags := addBrokerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if cmd.Flags().Changed("listen") {
-			if err := gen.CheckBroker(*listen); err != nil {
+			if err := harden.CheckBroker(*listen); err != nil {
 				return usagef("--listen: %w", err)
 			}
 		}
@@ -84,9 +95,42 @@ func newAgentHelper() *cobra.Command {
 	}
 }
 
+const aheadName = "prove-ahead"
+
+// newProveAhead is the process that agent starts: a compiler of filters is
+// nothing to have in one that answers calls.
+func newProveAhead(t *tui) *cobra.Command {
+	return &cobra.Command{
+		Use:     aheadName + " POLICY",
+		Short:   "Prove the default profiles of installed platforms",
+		Long:    "Prove-ahead is what agent starts, so that no container waits for the proof of a default profile.",
+		Example: `  afalg-policy prove-ahead /etc/afalg-policy/policy.yaml`,
+		Args:    onePolicy,
+		Hidden:  true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			const lowest = 19
+			_ = unix.Setpriority(unix.PRIO_PROCESS, 0, lowest) // it is in nobody's way then; without, it is sooner done
+			p, err := loadPlan(t, args[0])
+			if err != nil {
+				return err
+			}
+			self, err := os.Executable()
+			if err != nil {
+				return hostError("find this program: %w", err)
+			}
+			profiles, err := install.Profiles()
+			if err != nil {
+				return hostError("%w", err)
+			}
+			ahead := kept.Ahead{Plan: p, Tool: toolName(), Program: self, Agent: defaultAgent, Socketcall: harden.SocketcallDeny, Hardened: profiles}
+			return ahead.Prove()
+		},
+	}
+}
+
 // runAgent serves until it is stopped.
 func runAgent(t *tui, name, socket string, flags *brokerFlags) (err error) {
-	p, err := loadPlan(t, name)
+	p, err := agentPlan(t, name)
 	if err != nil {
 		return err
 	}
@@ -100,36 +144,47 @@ func runAgent(t *tui, name, socket string, flags *brokerFlags) (err error) {
 		return err
 	}
 	defer helper.Close()
-	e, err := flags.open(t, p, engineOptions{pairs: helper.Pairs, sockets: helper.Sockets})
+	d, err := flags.open(t, p, decider.Options{Pairs: helper.Pairs, Sockets: helper.Sockets})
 	if err != nil {
 		return err
 	}
-	defer e.close()
+	defer d.Close()
+	note := func(text string) { t.Notef("afalg-policy: %s", text) }
+	proofs := &kept.Process{Args: []string{aheadName, name}, Wanted: install.Any, Note: note}
 	o := agent.Options{
-		Socket: socket, Helper: helper, Broker: e.broker,
-		Plan: e.granted, Failed: e.observer.Failed,
-		Reload: func() error { return e.reload(name) },
-		Note:   func(text string) { t.notef("afalg-policy: %s", text) },
+		Socket: socket, Helper: helper, Broker: d.Broker,
+		Plan: d.Granted, Failed: d.Failed,
+		Reload: func() error {
+			p, err := loadPlan(t, name)
+			if err == nil {
+				d.SetPlan(p)
+				proofs.Begin()
+			}
+			return err
+		},
+		Note: note,
 	}
-	if e.metrics != nil {
-		o.Listeners = e.metrics.Listeners
+	if d.Metrics != nil {
+		o.Listeners = d.Metrics.Listeners
 	}
 	a, err := agent.New(o)
 	if err != nil {
 		return err
 	}
-	// What was learned is saved whatever ends the agent.
-	return errors.Join(a.Run(), e.save())
+	proofs.Begin()
+	defer proofs.End()
+	// The learned policy is saved, whatever ends the agent.
+	return errors.Join(a.Run(), d.save())
 }
 
-// reload takes the policy as it is now, if it is valid.
-func (e *engine) reload(name string) error {
-	p, err := loadPlan(e.t, name)
-	if err != nil {
-		return err
+// agentPlan reads the policy as containers are started under it, so that an
+// agent can be started again while the file has a slip.
+func agentPlan(t *tui, name string) (*plan.Plan, error) {
+	p, err := loadPlan(t, name)
+	if err == nil {
+		return p, nil
 	}
-	e.setPlan(p)
-	return nil
+	return kept.Fallback(name, err, t.Note)
 }
 
 func agentError(err error) error {

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"io/fs"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/decider"
+	"github.com/afalg-policy/afalg-policy/internal/output"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
 // brokerFlags are those of run and of agent.
@@ -57,8 +60,49 @@ func (b *brokerFlags) check() error {
 		if dir, err := os.Stat(filepath.Dir(b.Learn)); err != nil || !dir.IsDir() {
 			return usagef("--learn %s: there is no such directory", b.Learn)
 		}
-		return replaceable(os.Lstat, b.Learn, b.Learn, fs.FileMode.IsRegular)
+		return written(output.Replaceable(b.Learn))
 	}
+	return nil
+}
+
+// deciding is a decider, and where what it learns is written.
+type deciding struct {
+	*decider.Decider
+	flags *brokerFlags
+	t     *tui
+	saved bool // what it learned, once
+}
+
+// open makes a decider for a plan.
+func (b *brokerFlags) open(t *tui, p *plan.Plan, o decider.Options) (*deciding, error) {
+	o.Log, o.Stream, o.Metrics, o.Version = b.Log, t.Notes, b.Metrics, buildInfo().Version
+	o.Learn, o.DenyTypes = b.Learn != "", b.DenyTypes
+	o.Note = func(text string) { t.Notef("afalg-policy: %s", text) }
+	d, err := decider.New(p, o)
+	if err != nil {
+		return nil, hostError("%w", err)
+	}
+	return &deciding{Decider: d, flags: b, t: t}, nil
+}
+
+// save writes what was logged and learned so far.
+func (d *deciding) save() error {
+	d.Flush()
+	text, rules := d.Learned("learned", "made by "+toolName()+" from what was used")
+	if text == nil {
+		return nil
+	}
+	file := d.flags.Learn
+	if err := written(output.File(file, text)); err != nil {
+		return fmt.Errorf("what was learned is lost: %w", err)
+	}
+	switch {
+	case rules == 0:
+		d.t.Notef("afalg-policy: nothing was learned: no algorithm was used that a rule can stand for; %s is a policy that denies everything", file)
+	case !d.saved:
+		d.t.Notef("learned: %s; nothing was enforced%s", file, d.flags.exceptions())
+	}
+	d.saved = true
 	return nil
 }
 
@@ -67,7 +111,7 @@ func (b *brokerFlags) warn(t *tui) {
 	if b.Learn == "" {
 		return
 	}
-	t.notef("WARNING: learning: NOTHING IS ENFORCED, every algorithm is allowed to everybody%s", b.exceptions())
+	t.Notef("WARNING: learning: NOTHING IS ENFORCED, every algorithm is allowed to everybody%s", b.exceptions())
 }
 
 func (b *brokerFlags) exceptions() string {

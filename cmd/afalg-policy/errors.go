@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/afalg-policy/afalg-policy/internal/launch"
-	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/spf13/cobra"
+
+	"github.com/afalg-policy/afalg-policy/internal/launch"
+	"github.com/afalg-policy/afalg-policy/internal/oci"
+	"github.com/afalg-policy/afalg-policy/internal/output"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
 // The exit statuses, explained in the help of the root command.
@@ -49,6 +52,21 @@ type unusableError struct{ err error }
 func (e *unusableError) Error() string { return e.err.Error() }
 func (e *unusableError) Unwrap() error { return e.err }
 
+// written gives an error of an output its exit status.
+func written(err error) error {
+	var taken *output.KindError
+	var directory *output.DirectoryError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &taken):
+		return usagef("%w; name another path", err)
+	case errors.As(err, &directory):
+		return usagef("%w", err)
+	}
+	return hostError("%w", err)
+}
+
 // exitStatus maps an error to the status. An error that nobody classified is
 // a no: it must never look like a yes.
 func exitStatus(err error) int {
@@ -57,6 +75,7 @@ func exitStatus(err error) int {
 	var unreadable *plan.ReadError
 	var unusable *unusableError
 	var host *launch.HostError
+	var container *oci.HostError
 	var unstarted *launch.CommandError
 	var command commandStatus
 	switch {
@@ -68,7 +87,7 @@ func exitStatus(err error) int {
 		return unstarted.Status
 	case errors.As(err, &usage), errors.As(err, &unreadable), errors.As(err, &unusable):
 		return exitUsage
-	case errors.As(err, &unable), errors.As(err, &host):
+	case errors.As(err, &unable), errors.As(err, &host), errors.As(err, &container):
 		return exitHost
 	default:
 		return exitNo

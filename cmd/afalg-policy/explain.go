@@ -5,10 +5,12 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
-	"github.com/spf13/cobra"
+	"github.com/afalg-policy/afalg-policy/internal/report"
 )
 
 // subject is the request as flags spell it.
@@ -21,18 +23,25 @@ type asked struct {
 func newExplain(t *tui) *cobra.Command {
 	var s asked
 	cmd := &cobra.Command{
-		Use:   "explain POLICY --algorithm TYPE:NAME",
-		Short: "Tell whether a request is allowed, and why",
-		Long: `Explain decides one request as the policy means it: who asks, by the flags given,
-for which algorithm. What no flag says is unknown and satisfies no condition.
+		Use:   "explain POLICY [--algorithm TYPE:NAME]",
+		Short: "Tell whether a request is allowed, or what a container is granted",
+		Long: `Explain decides one request as the policy means it: who asks, by the flags
+given, for which algorithm. What no flag says is unknown and satisfies no
+condition.
 
 It names the rule that allows the request, with its place in the file. For a
 denial it names the rule that came nearest, and what did not hold.
 
+With --name and the like it is a container that asks, and only what the policy
+grants to it holds. Without --algorithm its grants are shown: the rules, and who
+makes the sockets of its 32-bit programs.
+
 It asks nothing of this host: --user is root, a uid or a name, and a name is
-not looked up. Exit status 0 means allowed, 1 denied.`,
+not looked up. Exit status 0 means allowed, or that something is granted; 1
+denied, or nothing.`,
 		Example: `  afalg-policy explain builtin:fips --binary /usr/bin/kcapi-hasher --user root --algorithm 'hash:hmac(sha512)'
-  afalg-policy explain builtin:linux-7.3 --capability CAP_NET_ADMIN --algorithm 'skcipher:cbc(aes)' --json`,
+  afalg-policy explain builtin:linux-7.3 --capability CAP_NET_ADMIN --algorithm 'skcipher:cbc(aes)' --json
+  afalg-policy explain policy.yaml --platform docker --name web`,
 		Args:              onePolicy,
 		ValidArgsFunction: completePolicy,
 	}
@@ -44,15 +53,34 @@ not looked up. Exit status 0 means allowed, 1 denied.`,
 	f.StringVar(&s.user, "user", "", "`USER` who asks: root, a uid, or a name")
 	f.StringArrayVar(&s.capabilities, "capability", nil, "`CAP_…` held in the initial user namespace; may be repeated")
 	f.StringVar(&s.unit, "unit", "", "systemd `UNIT` that the process belongs to")
+	facts := addContainerFacts(cmd)
 	wantJSON := addFormat(cmd)
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		r, err := s.request()
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := facts.container()
 		if err != nil {
 			return err
+		}
+		if c == nil && cmd.Flags().Changed("platform") {
+			return usagef("--platform alone names no container: add --name, --image, --label or the like")
+		}
+		grantsOnly := c != nil && !cmd.Flags().Changed("algorithm")
+		var r plan.Request
+		if !grantsOnly {
+			if r, err = s.request(); err != nil {
+				return err
+			}
 		}
 		p, err := loadPlan(t, args[0])
 		if err != nil {
 			return err
+		}
+		if grantsOnly {
+			return showHeld(t, p, *c, wantJSON())
+		}
+		if c != nil {
+			rules, _ := p.GrantsOf(*c)
+			p, _ = p.GrantedKnown(rules)
+			r.Claimed = true
 		}
 		return showExplanation(t, plan.Explain(p, r), wantJSON())
 	}
@@ -94,45 +122,18 @@ func parseUser(user string) (uid *uint32, name string) {
 	return nil, user
 }
 
-type explanationJSON struct {
-	Decision  string      `json:"decision"` // "allowed" or "denied"
-	Algorithm string      `json:"algorithm"`
-	Rule      *ruleJSON   `json:"rule,omitempty"`
-	Nearest   *ruleJSON   `json:"nearest,omitempty"`
-	Misses    []plan.Miss `json:"misses,omitempty"` // of the nearest rule
-}
-
-type ruleJSON struct {
-	Name     string `json:"name"`
-	Position string `json:"position"`
-}
-
 func showExplanation(t *tui, e plan.Explanation, asJSON bool) error {
-	word := "denied"
-	if e.Allowed {
-		word = "allowed"
-	}
-	if asJSON {
-		err := t.json(explanationJSON{word, e.Request.Algorithm.String(), ruleOf(e.Rule), ruleOf(e.Nearest), e.Misses})
-		if err != nil {
-			return err
-		}
-	} else {
-		rest := strings.TrimPrefix(printable(e.String()), word)
-		t.out.WriteString(t.verdict(e.Allowed, word) + rest + "\n")
+	r := report.NewExplanation(e)
+	if !asJSON {
+		r.Text(&t.Printer)
+	} else if err := t.JSON(r); err != nil {
+		return err
 	}
 	if !e.Allowed {
 		if meant, ok := policy.Suggest(e.Request.Algorithm.Type, e.Request.Algorithm.Name); ok {
-			t.notef("%s is no well known algorithm: did you mean %s?", e.Request.Algorithm, meant)
+			t.Notef("%s is no well known algorithm: did you mean %s?", e.Request.Algorithm, meant)
 		}
 		return errNo
 	}
 	return nil
-}
-
-func ruleOf(r *policy.Rule) *ruleJSON {
-	if r == nil {
-		return nil
-	}
-	return &ruleJSON{r.Name, r.Pos.String()}
 }

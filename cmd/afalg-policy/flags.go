@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // choice is a flag that takes one of a few words; the first is the default.
@@ -38,8 +39,11 @@ func addChoice(cmd *cobra.Command, c *choice, name, short, usage string) {
 	_ = cmd.RegisterFlagCompletionFunc(name, c.complete)
 }
 
+// shortDefault keeps a long list out of the help, which names it in words.
+func shortDefault(flags *pflag.FlagSet, name string) { flags.Lookup(name).DefValue = "[]" }
+
 // addFormat gives a command that reports --json and -o json, which mean the
-// same. The returned function tells whether JSON was asked for.
+// same. The returned function reports whether JSON was asked for.
 func addFormat(cmd *cobra.Command) (wantJSON func() bool) {
 	format := newChoice("text", "json")
 	addChoice(cmd, format, "output", "o", "format of the result")

@@ -3,18 +3,21 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
+	"os"
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/output"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
-	"github.com/spf13/cobra"
+	"github.com/afalg-policy/afalg-policy/internal/report"
 )
 
 // generator renders a plan. It is called once the flags are parsed.
-type generator func(p *plan.Plan, c gen.Common) ([]gen.File, []gen.Gap, error)
+type generator func(p *plan.Plan, c gen.Common) ([]gen.File, []plan.Gap, error)
 
 // target is a subcommand of generate. What all of them share is done here:
 // the policy, --grant, --accept and --output, the gaps, the writing.
@@ -41,11 +44,14 @@ it cannot express of the policy:
   stricter   it denies what the policy allows
   different  it denies as the policy does, with another errno
   wider      it allows what the policy denies
+  breaking   it is stricter, and stops somebody who is here and needs AF_ALG
 
-A wider gap is an error, and nothing is written, unless --accept names it. What
-was accepted is recorded in the output where its format has a place for it.
+A wider or a breaking gap is an error, and nothing is written, unless --accept
+names it. What was accepted is recorded in the output where its format has a
+place for it.
 
 Without --grant the output is for workloads that hold no rule of the policy.
+With --json the gaps are a report on standard output.
 
 An output is written completely or not at all. A path that is a link, a device
 or of the wrong kind is refused.`
@@ -56,7 +62,7 @@ func newGenerate(t *tui) *cobra.Command {
 		Short: "Render a policy to seccomp, OCI, systemd or AppArmor",
 		Long:  generateLong,
 		Example: `  afalg-policy generate seccomp builtin:fips -o seccomp.json
-  afalg-policy generate systemd policy.yaml -o /etc/systemd/system`,
+  afalg-policy generate systemd policy.yaml -o out`,
 	}
 	for _, target := range targets() {
 		cmd.AddCommand(newTarget(t, target))
@@ -77,16 +83,21 @@ func newTarget(t *tui, target target) *cobra.Command {
 	render := target.flags(cmd)
 	f := cmd.Flags()
 	grants := f.StringArray("grant", nil, "`RULE` of the policy that the workload holds; may be repeated")
-	accept := f.StringArray("accept", nil, "`NAME` of a wider gap that you take on; may be repeated")
+	accept := f.StringArray("accept", nil, "`NAME` of a wider or breaking gap that you take on; may be repeated")
 	usage := "`FILE` to write; standard output without it"
 	if target.directory {
 		usage = "`DIR` to write to; made if it is missing"
 	}
-	output := f.StringP("output", "o", "", usage)
+	path := f.StringP("output", "o", "", usage)
+	asJSON := f.Bool("json", false, "print the gaps as JSON; it takes -o")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		if target.directory && *output == "" {
+		switch {
+		case target.directory && *path == "":
 			return usagef("-o DIR is missing: %s writes more than one file", target.name)
+		case *asJSON && (*path == "" || *path == report.Standard):
+			return usagef("--json takes -o FILE: standard output is for the gaps then")
 		}
+		endsSoon()
 		p, err := loadPlan(t, args[0])
 		if err != nil {
 			return err
@@ -96,18 +107,20 @@ func newTarget(t *tui, target target) *cobra.Command {
 			return err
 		}
 		files, gaps, err := render(p, c)
-		var open *gen.WiderError
-		if errors.As(err, &open) { // the error tells the wider ones
-			gaps = slices.DeleteFunc(gaps, func(g gen.Gap) bool { return g.Kind == gen.Wider })
+		if !*asJSON {
+			showGaps(t, plan.Untold(gaps, err))
 		}
-		showGaps(t, gaps)
-		if err != nil {
-			return err
+		switch {
+		case err != nil:
+		case target.directory:
+			err = written(output.Directory(*path, files))
+		default:
+			err = writeSingle(t, *path, files)
 		}
-		if target.directory {
-			return writeDirectory(*output, files)
+		if *asJSON && exitStatus(err) <= exitNo {
+			return errors.Join(t.JSON(report.NewGaps(target.name, *path, p, gaps, err)), err)
 		}
-		return writeSingle(t, *output, files)
+		return err
 	}
 	return cmd
 }
@@ -138,13 +151,13 @@ func checkGrants(p *plan.Plan, grants []string) error {
 }
 
 // showGaps writes what the output cannot express, with the routes it is about.
-func showGaps(t *tui, gaps []gen.Gap) {
+func showGaps(t *tui, gaps []plan.Gap) {
 	for _, g := range gaps {
 		about := ""
 		if len(g.Routes) > 0 {
 			about = " [" + joinRoutes(g.Routes) + "]"
 		}
-		t.notef("gap: %s: %s%s: %s", g.Kind, g.Name, about, g.Text)
+		t.Notef("gap: %s: %s%s: %s", g.Kind, g.Name, about, g.Text)
 	}
 }
 
@@ -163,21 +176,18 @@ func writeSingle(t *tui, path string, files []gen.File) error {
 		return fmt.Errorf("the target made %d files instead of one", len(files))
 	}
 	if path != "" && path != "-" {
-		if strings.HasSuffix(path, string(filepath.Separator)) {
-			return usagef("output %s: a directory, where a file is meant", path)
-		}
-		return writeFile(path, files[0].Data)
+		return written(output.File(path, files[0].Data))
 	}
 	_, err := t.out.Write(files[0].Data)
 	return err
 }
 
 // readInput reads a further input that the command line names, within a limit
-// of bytes.
+// of bytes; "-" is standard input.
 func readInput(path string, limit int64) ([]byte, error) {
-	data, err := plan.ReadRegular(path, limit)
+	data, err := report.ReadNamed(os.Stdin, path, limit)
 	if err != nil {
-		return nil, usagef("%s: %w", path, err)
+		return nil, usagef("%s: %w", report.ShownName(path), err)
 	}
 	return data, nil
 }

@@ -2,13 +2,15 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
-	"github.com/afalg-policy/afalg-policy/internal/gen"
-	"github.com/afalg-policy/afalg-policy/internal/plan"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/cobra"
+
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/report"
 )
 
 func ociTarget() target {
@@ -19,7 +21,7 @@ func ociTarget() target {
 it stands, so that the output holds no record of what made it. A config without
 a profile gets Docker's default one, for the capabilities of its process.
 
-With --broker, linux.seccomp names SOCKET, on which "afalg-policy agent" listens,
+With --broker, linux.seccomp names SOCKET, where "afalg-policy agent" listens,
 and the rules that the container holds; "generate seccomp --help" tells more.`,
 		example: `  afalg-policy generate oci builtin:fips --config bundle/config.json -o bundle/config.json
   afalg-policy generate oci builtin:fips --config bundle/config.json --broker /run/afalg-policy.sock \
@@ -30,23 +32,27 @@ and the rules that the container holds; "generate seccomp --help" tells more.`,
 
 func ociFlags(cmd *cobra.Command) generator {
 	path := cmd.Flags().String("config", "", "`FILE` to patch")
-	harden := addHarden(cmd, "the one that the profile names, else amd64")
-	return func(p *plan.Plan, c gen.Common) ([]gen.File, []gen.Gap, error) {
+	hardening := addHarden(cmd, "the one that the profile names, else amd64")
+	return func(p *plan.Plan, c gen.Common) ([]gen.File, []plan.Gap, error) {
 		if *path == "" {
 			return nil, nil, usagef("--config FILE is missing")
 		}
-		o, err := harden(c)
+		o, err := hardening(c)
 		if err != nil {
 			return nil, nil, err
 		}
-		config, err := readInput(*path, profile.MaxJSON)
+		text, err := readInput(*path, jsontext.Max)
 		if err != nil {
 			return nil, nil, err
+		}
+		config, err := profile.ReadConfig(text)
+		if err != nil {
+			return nil, nil, &profile.NamedError{Name: report.ShownName(*path), Err: err}
 		}
 		files, gaps, err := gen.OCI(p, config, o)
-		var fault *gen.ConfigError
-		if errors.As(err, &fault) {
-			err = fmt.Errorf("%s: %w", *path, err)
+		var open *plan.UnacceptedError
+		if err != nil && !errors.As(err, &open) {
+			err = &profile.NamedError{Name: report.ShownName(*path), Err: err}
 		}
 		return files, gaps, err
 	}

@@ -2,13 +2,15 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
-	"github.com/afalg-policy/afalg-policy/internal/gen"
-	"github.com/afalg-policy/afalg-policy/internal/plan"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/cobra"
+
+	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
 func seccompTarget() target {
@@ -26,7 +28,7 @@ The bases:
   FILE     a profile in the OCI format, or in that of Docker and Podman
 
 The formats:
-  oci      resolved for one machine: runc, crun, Localhost profiles of containerd
+  oci      resolved for one machine: runc, crun, containerd's Localhost profiles
   docker   conditions kept: docker --security-opt, podman, CRI-O; has comments,
            and so carries the record of what made it
 
@@ -53,11 +55,12 @@ func seccompFlags(cmd *cobra.Command) generator {
 	base := f.String("base", "docker", "profile to harden: docker, none, or a `FILE`")
 	format := newChoice(string(gen.FormatOCI), string(gen.FormatDocker))
 	addChoice(cmd, format, "format", "", "format of the profile")
-	caps := f.StringSlice("cap", profile.DefaultCaps(), "`CAPABILITY` of the container, for bases with conditions")
+	caps := f.StringSlice("cap", profile.DefaultCaps(), "`CAPABILITY` of the container, for bases with conditions: Docker's default ones without it")
+	shortDefault(f, "cap")
 	kernel := f.String("kernel", "", "`VERSION` of the kernel, for bases with conditions; the newest without it")
-	harden := addHarden(cmd, "amd64")
-	return func(p *plan.Plan, c gen.Common) ([]gen.File, []gen.Gap, error) {
-		o, err := harden(c)
+	hardening := addHarden(cmd, "amd64")
+	return func(p *plan.Plan, c gen.Common) ([]gen.File, []plan.Gap, error) {
+		o, err := hardening(c)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -73,9 +76,9 @@ func seccompFlags(cmd *cobra.Command) generator {
 			return nil, nil, err
 		}
 		files, gaps, err := gen.Seccomp(p, o)
-		var wider *gen.WiderError
+		var wider *plan.UnacceptedError
 		if err != nil && !errors.As(err, &wider) {
-			err = fmt.Errorf("base %s: %w", *base, err)
+			err = baseError(*base, err)
 		}
 		return files, gaps, err
 	}
@@ -83,12 +86,12 @@ func seccompFlags(cmd *cobra.Command) generator {
 
 // addHarden adds the flags of each target that hardens a seccomp profile.
 func addHarden(cmd *cobra.Command, otherwise string) func(gen.Common) (gen.SeccompOptions, error) {
-	socketcall := newChoice(string(gen.SocketcallDeny), string(gen.SocketcallKeep), string(gen.SocketcallBroker))
+	socketcall := newChoice(string(harden.SocketcallDeny), string(harden.SocketcallKeep), string(harden.SocketcallBroker))
 	addChoice(cmd, socketcall, "socketcall", "", "what becomes of socketcall")
 	broker := cmd.Flags().String("broker", "", "`SOCKET` of the agent that decides at run time")
 	arch := addArch(cmd, otherwise)
 	return func(c gen.Common) (gen.SeccompOptions, error) {
-		o := gen.SeccompOptions{Common: c, Socketcall: gen.Socketcall(socketcall.value), Broker: *broker}
+		o := gen.SeccompOptions{Common: c, Socketcall: harden.Socketcall(socketcall.value), Broker: *broker}
 		if err := checkBroker(cmd, o); err != nil {
 			return o, err
 		}
@@ -100,23 +103,35 @@ func addHarden(cmd *cobra.Command, otherwise string) func(gen.Common) (gen.Secco
 
 func checkBroker(cmd *cobra.Command, o gen.SeccompOptions) error {
 	if !cmd.Flags().Changed("broker") {
-		if o.Socketcall == gen.SocketcallBroker {
+		if o.Socketcall == harden.SocketcallBroker {
 			return usagef("--socketcall broker: name its socket with --broker SOCKET")
 		}
 		return nil
 	}
-	if err := gen.CheckBroker(o.Broker); err != nil {
+	if err := harden.CheckBroker(o.Broker); err != nil {
 		return usagef("--broker: %w", err)
 	}
 	return nil
 }
 
-func readBase(name string, h profile.Host) ([]byte, error) {
+func readBase(name string, h profile.Host) (*profile.Profile, error) {
 	switch name {
 	case "docker":
-		return profile.Docker()
+		return profile.Docker(), nil
 	case "none":
-		return profile.AllowAll(h.Arch)
+		return profile.AllowAll(h.Arch), nil
 	}
-	return readInput(name, profile.MaxJSON)
+	text, err := readInput(name, jsontext.Max)
+	if err != nil {
+		return nil, err
+	}
+	p, err := profile.Parse(text)
+	if err != nil {
+		return nil, baseError(name, err)
+	}
+	return p, nil
+}
+
+func baseError(name string, err error) error {
+	return &profile.NamedError{Name: "base " + name, Err: err}
 }

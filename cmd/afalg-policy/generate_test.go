@@ -3,14 +3,17 @@ package main
 import (
 	"bytes"
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
-	"github.com/afalg-policy/afalg-policy/internal/gen"
-	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/output"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
 // outcome is what a command leaves behind.
@@ -34,17 +37,17 @@ func runTarget(target target, args ...string) outcome {
 }
 
 // fake renders always the same.
-func fake(files []gen.File, gaps []gen.Gap, err error) target {
+func fake(files []gen.File, gaps []plan.Gap, err error) target {
 	return target{name: "fake", flags: func(*cobra.Command) generator {
-		return func(*plan.Plan, gen.Common) ([]gen.File, []gen.Gap, error) { return files, gaps, err }
+		return func(*plan.Plan, gen.Common) ([]gen.File, []plan.Gap, error) { return files, gaps, err }
 	}}
 }
 
 var (
 	one     = []gen.File{{Path: "x", Data: []byte("data\n")}}
 	two     = []gen.File{{Path: "x", Data: []byte("1")}, {Path: "d/y", Data: []byte("2")}}
-	someGap = gen.Gap{Kind: gen.Stricter, Name: "r", Routes: []afalg.Route{afalg.RouteSocket, afalg.RouteIOUring}, Text: "denied."}
-	wide    = gen.Gap{Kind: gen.Wider, Name: "w", Text: "open."}
+	someGap = plan.Gap{Kind: plan.Stricter, Name: "r", Routes: []afalg.Route{afalg.RouteSocket, afalg.RouteIOUring}, Text: "denied."}
+	wide    = plan.Gap{Kind: plan.Wider, Name: "w", Text: "open."}
 )
 
 func TestGenerateShared(t *testing.T) {
@@ -59,9 +62,9 @@ func TestGenerateShared(t *testing.T) {
 		files  map[string]string
 	}{
 		{"to stdout", fake(one, nil, nil), []string{"builtin:fips"}, outcome{"data\n", "", 0}, nil},
-		{"gaps beside it", fake(one, []gen.Gap{someGap, wide}, nil), []string{"builtin:fips"},
+		{"gaps beside it", fake(one, []plan.Gap{someGap, wide}, nil), []string{"builtin:fips"},
 			outcome{"data\n", "gap: stricter: r [socket, io_uring]: denied.\ngap: wider: w: open.\n", 0}, nil},
-		{"wider than the policy", fake(one, []gen.Gap{wide}, &gen.WiderError{Gaps: []gen.Gap{wide}}), []string{"builtin:fips", "-o", at("refused")},
+		{"wider than the policy", fake(one, []plan.Gap{wide}, &plan.UnacceptedError{Gaps: []plan.Gap{wide}}), []string{"builtin:fips", "-o", at("refused")},
 			outcome{"", "afalg-policy: the output would allow more than the policy:\n  w: open. (accept with --accept w)\n", 1}, nil},
 		{"an error of the target", fake(one, nil, errors.New("no")), []string{"builtin:fips", "-o", at("refused")},
 			outcome{"", "afalg-policy: no\n", 1}, nil},
@@ -93,7 +96,7 @@ func TestGenerateShared(t *testing.T) {
 func TestGenerateCommon(t *testing.T) {
 	var got gen.Common
 	target := target{name: "fake", flags: func(*cobra.Command) generator {
-		return func(p *plan.Plan, c gen.Common) ([]gen.File, []gen.Gap, error) {
+		return func(p *plan.Plan, c gen.Common) ([]gen.File, []plan.Gap, error) {
 			got = c
 			return one, nil, nil
 		}
@@ -117,6 +120,8 @@ func TestExitStatus(t *testing.T) {
 		"usage":               {wrapped(usagef("x")), 2},
 		"policy not readable": {wrapped(&plan.ReadError{}), 2},
 		"host":                {wrapped(hostError("x")), 3},
+		"output taken":        {written(&output.KindError{}), 2},
+		"output not written":  {written(errors.New("x")), 3},
 	} {
 		if got := exitStatus(tt.err); got != tt.want {
 			t.Errorf("%s: %d, want %d", name, got, tt.want)
@@ -124,14 +129,22 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-// Text that comes from a file cannot steer the terminal.
-func TestPrintable(t *testing.T) {
+// Without --show the manager of this host is asked; where none runs, nothing is
+// written, rather than a list that replaces shorter ones.
+func TestGenerateSystemdAsks(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
 	var stdout, stderr bytes.Buffer
-	u := newTUI(&stdout, &stderr)
-	u.printf("a\x1b[31mb\rc\u202ed\u009be\tf é…\n%d", 1)
-	u.notef("\x07")
-	u.out.Flush()
-	if got, want := stdout.String()+stderr.String(), "a�[31mb�c�d�e\tf é…\n1\n�\n"; got != want {
-		t.Errorf("%q, want %q", got, want)
+	status := run([]string{"generate", "systemd", "builtin:baseline", "-o", out}, nil, &stdout, &stderr)
+	_, booted := os.Stat("/run/systemd/system")
+	_, written := os.Stat(filepath.Join(out, "service.d", "zz-afalg-policy.conf"))
+	if booted == nil {
+		if status != exitYes || written != nil {
+			t.Errorf("a manager runs: status %d, %v\n%s", status, written, stderr.String())
+		}
+		return
+	}
+	const want = "afalg-policy: no systemd runs here that could say what units restrict themselves: tell by --show FILE\n"
+	if status != exitHost || stderr.String() != want || written == nil {
+		t.Errorf("status %d, written %t, %q, want %q", status, written == nil, stderr.String(), want)
 	}
 }

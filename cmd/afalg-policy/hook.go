@@ -3,16 +3,16 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/oci"
-	"github.com/afalg-policy/afalg-policy/internal/vouch"
 )
 
 const hookLong = `Hook is called by container runtimes, not by people; "afalg-policy install" sets
 up what a platform takes.
 
-  precreate       Podman gives it the spec of a container, and takes the one that
-                  it returns: hardened, and with the agent behind it if the
-                  policy grants something to this container
+  precreate       Podman gives it the spec of a container, and takes the one
+                  that it returns: hardened, and with the agent behind it if
+                  the policy grants something to this container
   createRuntime   every OCI runtime: it proves that the spec is closed, and
                   refuses the container otherwise; it cannot change anything
 
@@ -45,20 +45,20 @@ with exit status 1 or 3, and Podman does not start the container.`,
 	}
 	flags := addContainerFlags(cmd, "podman")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := flags.open("precreate", t.note)
+		s, err := flags.open("precreate", t.Note)
 		if err != nil {
 			return err
 		}
-		defer s.close()
+		defer s.Close()
 		spec, err := readStdin(cmd.InOrStdin(), "the spec of a container")
 		if err != nil {
 			return err
 		}
-		out, err := s.settle(vouch.Source{Platform: flags.platform.value, Spec: spec}, oci.Options.Harden)
+		out, err := s.Harden(spec)
 		if err != nil {
 			return err
 		}
-		_, err = t.out.Write(out.Spec)
+		_, err = t.out.Write(out.Spec.Text())
 		return err
 	}
 	return cmd
@@ -74,39 +74,27 @@ route, but for what the policy grants to it. Otherwise it ends with status 1 or
 3, the runtime does not start the container, and standard error says what to do.
 
 A spec that others than root can write is refused: it may have changed since the
-runtime read it.`,
+runtime read it. So is a container that runc restores from a checkpoint past the
+wrapper runtime: the hook cannot see the filters that it brings.`,
 		Example: `  afalg-policy hook createRuntime --policy /etc/afalg-policy/policy.yaml <state.json`,
 		Args:    cobra.NoArgs,
 	}
 	flags := addContainerFlags(cmd, "oci")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := flags.open("createRuntime", t.note)
+		s, err := flags.open("createRuntime", t.Note)
 		if err != nil {
 			return err
 		}
-		defer s.close()
+		defer s.Close()
 		text, err := readStdin(cmd.InOrStdin(), "the state of a container")
 		if err != nil {
 			return err
 		}
-		return s.gate(text)
+		state, err := oci.ReadState(text)
+		if err != nil {
+			return &profile.NamedError{Name: "standard input", Err: err}
+		}
+		return s.Check(state)
 	}
 	return cmd
-}
-
-func (s *starting) gate(text []byte) error {
-	state, err := oci.ReadState(text)
-	if err != nil {
-		return &inputError{"standard input", err}
-	}
-	if err := oci.Sealed(state.Bundle); err != nil {
-		return err
-	}
-	spec, err := oci.ReadBundle(state.Bundle)
-	if err != nil {
-		return err
-	}
-	source := vouch.Source{Platform: s.platform.value, ID: state.ID, Bundle: state.Bundle, Spec: spec}
-	_, err = s.settle(source, oci.Options.Check)
-	return err
 }

@@ -2,18 +2,20 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/deploy"
+	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
 	"github.com/afalg-policy/afalg-policy/internal/install"
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
 )
 
 const (
@@ -32,15 +34,28 @@ every container that the platform starts from then on:
               first in the PATH of containerd.service
   crio        crio.conf.d: the wrapper as default runtime, a hardened default
               profile, the hook
-  systemd     the units of the agent, which decides for containers with grants
+  agent       the units of the agent, which decides for containers with grants
+  systemd     drop-ins that close AF_ALG to every service, as "generate systemd"
+              makes them; --grant, --accept, --except and --show are the same
 
 What is there is changed in these settings alone, and kept otherwise, byte for
 byte. All files are replaced, or none. What was there is kept below
 /var/lib/afalg-policy, and "uninstall" brings it back. Nothing is restarted: the
-commands that do it are printed.
+commands that do it are printed. The default profiles of platforms are proved
+ahead, so that no container waits for it. Reload the agent after a change of
+what the policy closes, or install again where there is no agent.
+
+For systemd it lists first what would stop working: 32-bit programs, users of
+io_uring, services whose setuid programs gain nothing any more, and who names or
+uses AF_ALG. Restart the services afterwards, or the machine.
 
 The policy, the program and the real runtime must belong to root, and so must
 the directories above them: who can change them decides for every container.
+
+Before anything is changed, it lists what would stop working: containers that
+run without a seccomp profile, where the policy refuses those, and 32-bit
+programs in containers. On a node of Kubernetes a policy that does not say what
+becomes of unconfined containers is refused: most pods would not start any more.
 
 With --root DIR all of this happens below DIR, for an image; paths are those of
 the image.`
@@ -53,7 +68,8 @@ func newInstall(t *tui) *cobra.Command {
 		Example: `  afalg-policy install docker --dry-run
   afalg-policy install podman --policy /etc/afalg-policy/policy.yaml
   afalg-policy install docker --base /etc/docker/seccomp.json --runtime-path /usr/bin/crun
-  afalg-policy install containerd --root /mnt/image --program /usr/local/bin/afalg-policy`,
+  afalg-policy install containerd --root /mnt/image --program /usr/local/bin/afalg-policy
+  afalg-policy install systemd --grant iwd --accept iwd --dry-run`,
 		Args:      onePlatform,
 		ValidArgs: install.Platforms(),
 	}
@@ -64,17 +80,28 @@ func newInstall(t *tui) *cobra.Command {
 	f.StringVar(&o.RuntimePath, "runtime-path", "", "the real `RUNTIME`; the one that is configured without it")
 	f.StringVar(&o.Agent, "agent", defaultAgent, "`SOCKET` of the agent, for containers with grants")
 	onAgentDown := newChoice("refuse", "deny")
+	socketcall := addSocketcall(cmd)
 	addChoice(cmd, onAgentDown, "on-agent-down", "", "refuse a container with grants while there is no agent, or deny it AF_ALG")
 	f.StringVar(&o.DecisionLog, "decision-log", defaultDecisionLog, "`FILE` to append a line of JSON to for each container; none if empty")
 	f.StringVar(&o.BasePath, "base", "", "seccomp profile in `FILE` to harden instead of the platform's own")
 	f.BoolVar(&o.Precreate, "precreate", false, "podman: harden by the precreate hook instead of the wrapper")
+	services := addServices(cmd)
 	addWhere(cmd, &o.Root, &o.DryRun)
+	wantJSON := addFormat(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		o.OnAgentDown = onAgentDown.value
-		return runInstall(t, args[0], o)
+		o.OnAgentDown, o.Socketcall = onAgentDown.value, socketcall.value
+		p, err := prepareInstall(t, args[0], &o, services)
+		if err != nil {
+			return showResult(t, deploy.Refused("install", args[0], err), err, wantJSON())
+		}
+		done, err := deploy.Install(args[0], p, o, func(gaps []plan.Gap) { showGaps(t, gaps) })
+		return showResult(t, done, err, wantJSON())
 	}
 	return cmd
 }
+
+// prepare completes the options of an installation.
+type prepare func(name string, o *install.Options, p *plan.Plan) error
 
 // addWhere adds the flags that install and uninstall share.
 func addWhere(cmd *cobra.Command, root *string, dryRun *bool) {
@@ -86,32 +113,49 @@ func onePlatform(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
 		return usagef("name one platform: %s", strings.Join(install.Platforms(), ", "))
 	}
-	return nil
+	return knownPlatform(args[0])
 }
 
-func runInstall(t *tui, name string, o install.Options) error {
-	if err := gen.CheckBroker(o.Agent); err != nil {
-		return usagef("--agent: %w", err)
+func knownPlatform(name string) error {
+	if slices.Contains(install.Platforms(), name) {
+		return nil
 	}
-	if err := findProgram(&o); err != nil {
-		return err
+	if near, ok := policy.Near(name, install.Platforms()); ok {
+		return usagef("unknown platform %q; did you mean %s?", name, near)
 	}
-	p, err := installedPlan(t, o)
+	return usagef("unknown platform %q; there are %s", name, strings.Join(install.Platforms(), ", "))
+}
+
+// prepareInstall reads the policy and the files that options name.
+func prepareInstall(t *tui, name string, o *install.Options, services prepare) (*plan.Plan, error) {
+	if err := harden.CheckBroker(o.Agent); err != nil {
+		return nil, usagef("--agent: %w", err)
+	}
+	if err := findProgram(o); err != nil {
+		return nil, err
+	}
+	p, warnings, err := deploy.Load(o.Root, o.Policy)
+	for _, w := range warnings {
+		t.Notef("warning: %v", w)
+	}
+	if o.Policy == defaultPolicy && errors.Is(err, fs.ErrNotExist) {
+		return nil, usagef("there is no policy at %s: put yours there, or name one with --policy, as builtin:baseline", o.Policy)
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	o.Harden = func(base []byte) ([]byte, error) { return hardenBase(p, base) }
-	if o.BasePath != "" {
-		if o.Base, err = readInput(o.BasePath, profile.MaxJSON); err != nil {
-			return err
+	o.Before = func(stops []string) {
+		for _, stop := range stops {
+			t.Notef("stops: %s", stop)
 		}
 	}
-	r, err := install.Install(name, o)
-	if err != nil {
-		return installError(t, err)
+	if err := services(name, o, p); err != nil {
+		return nil, err
 	}
-	showInstall(t, r, o.DryRun, "installed")
-	return nil
+	if o.BasePath != "" {
+		o.Base, err = readInput(o.BasePath, jsontext.Max)
+	}
+	return p, err
 }
 
 // findProgram fills in this program: the file, not a link to it.
@@ -130,91 +174,29 @@ func findProgram(o *install.Options) error {
 	return nil
 }
 
-// installedPlan loads the policy as the hooks will: each file of it must be
-// root's.
-func installedPlan(t *tui, o install.Options) (*plan.Plan, error) {
-	p, warnings, err := plan.Load(o.Policy, func(name string) ([]byte, error) {
-		if strings.HasPrefix(name, policy.BuiltinPrefix) {
-			return readPolicy(name)
-		}
-		path, err := install.Trusted(o.Root, "--policy", name)
-		if err != nil {
-			return nil, err
-		}
-		return readPolicy(path)
-	})
-	for _, w := range warnings {
-		t.notef("warning: %v", w)
+// showResult writes what was done, or why it was not. An error of the command line
+// or of the host has no report.
+func showResult(t *tui, r *deploy.Result, err error, asJSON bool) error {
+	err = installError(err)
+	switch {
+	case exitStatus(err) > exitNo:
+	case asJSON:
+		return errors.Join(t.JSON(r), err)
+	default:
+		r.Text(&t.Printer)
 	}
-	var untrusted *install.OptionError
-	if errors.As(err, &untrusted) {
-		return nil, usagef("%w", untrusted)
-	}
-	return p, err
+	return err
 }
 
-// hardenBase makes a default profile: without grants, and with the conditions
-// of the base, which the platforms resolve.
-func hardenBase(p *plan.Plan, base []byte) ([]byte, error) {
-	if base == nil {
-		var err error
-		if base, err = profile.Docker(); err != nil {
-			return nil, err
-		}
-	}
-	arch, err := profile.ArchByName(runtime.GOARCH)
-	if err != nil {
-		return nil, hostError("%w", err)
-	}
-	files, _, err := gen.Seccomp(p, gen.SeccompOptions{
-		Common: gen.Common{Tool: toolName()}, Base: base, Format: gen.FormatDocker, Socketcall: gen.SocketcallDeny,
-		Host: profile.Host{Arch: arch, Caps: profile.DefaultCaps()},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return files[0].Data, nil
-}
-
-// installError gives an error its exit status, and shows what was changed.
-func installError(t *tui, err error) error {
-	var changed *install.ChangedError
+// installError gives an error its exit status.
+func installError(err error) error {
 	var host *install.HostError
 	var option *install.OptionError
 	switch {
-	case errors.As(err, &changed):
-		t.printf("%s", strings.TrimSuffix(changed.Diff, "\n"))
 	case errors.As(err, &host):
 		return hostError("%w", err)
 	case errors.As(err, &option):
 		return usagef("%w", err)
 	}
 	return err
-}
-
-// showInstall tells what was done, or would be.
-func showInstall(t *tui, r *install.Result, dryRun bool, done string) {
-	if r.Recovered {
-		t.notef("an earlier run was interrupted; this one goes on from there")
-	}
-	for _, c := range r.Changes {
-		if dryRun {
-			t.printf("%s", strings.TrimSuffix(c.Diff, "\n"))
-		} else {
-			t.printf("%s\t%s", c.What, c.Path)
-		}
-	}
-	if len(r.Changes) == 0 {
-		t.printf("unchanged")
-	}
-	for _, note := range r.Notes {
-		t.notef("note: %s", note)
-	}
-	if dryRun || len(r.Restart) == 0 {
-		return
-	}
-	t.notef("%s; containers that run keep what they were started with. Now run:", done)
-	for _, command := range r.Restart {
-		t.notef("  %s", command)
-	}
 }

@@ -2,15 +2,14 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/afalg-policy/afalg-policy/internal/deploy"
 	"github.com/afalg-policy/afalg-policy/internal/install"
-	"github.com/afalg-policy/afalg-policy/internal/plan"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
 )
 
 // shown is what a function prints, and the exit status of its error.
@@ -24,18 +23,26 @@ func shown(t *testing.T, show func(*tui) error) outcome {
 }
 
 func TestShowStatus(t *testing.T) {
-	good := install.Status{Platform: "podman", Installed: install.Yes, Active: install.Yes, Proved: install.Yes}
-	bad := install.Status{Platform: "docker", Installed: install.Yes, Active: install.No, Proved: install.No,
-		Restart: []string{"docker.service"}, Reasons: []string{"not active: old", "not proved: socket (open)"}}
+	good := install.Status{Platform: "podman", Policy: install.Yes, Installed: install.Yes, Active: install.Yes, Agent: install.NotNeeded, Probed: install.Yes}
+	bad := install.Status{Platform: "docker", Policy: install.Yes, Installed: install.Yes, Active: install.No, Agent: install.Yes, Probed: install.No,
+		Restart: []string{"docker.service"}, Reasons: []string{"not active: old", "not probed closed: socket (open)"}}
+	absent := install.Status{Platform: "containerd", Policy: install.NotAsked, Installed: install.No, Active: install.No, Agent: install.NotNeeded, Probed: install.No,
+		Remark: `not installed: run "afalg-policy install containerd"`}
 	for name, tt := range map[string]struct {
 		all  []install.Status
 		want outcome
 	}{
-		"good": {[]install.Status{good}, outcome{"podman\tyes\tyes\tyes\t-\n", "", 0}},
+		"good": {[]install.Status{good}, outcome{"podman\tyes\tyes\tyes\tnot needed\tyes\t-\n", "", 0}},
 		"one is bad": {[]install.Status{bad, good}, outcome{
-			"docker\tyes\tno\tno\tdocker.service\npodman\tyes\tyes\tyes\t-\n",
-			"docker: not active: old\ndocker: not proved: socket (open)\n", 1}},
-		"nothing": {nil, outcome{"", "no platform was found: docker, podman, containerd, crio, systemd\n", 1}},
+			"docker\tyes\tyes\tno\tyes\tno\tdocker.service\npodman\tyes\tyes\tyes\tnot needed\tyes\t-\n",
+			"docker: not active: old\ndocker: not probed closed: socket (open)\n", 1}},
+		"one was never installed": {[]install.Status{good, absent}, outcome{
+			"podman\tyes\tyes\tyes\tnot needed\tyes\t-\ncontainerd\tnot asked\tno\tno\tnot needed\tno\t-\n",
+			"remark: containerd: not installed: run \"afalg-policy install containerd\"\n", 0}},
+		"none was ever installed": {[]install.Status{absent}, outcome{
+			"containerd\tnot asked\tno\tno\tnot needed\tno\t-\n",
+			"remark: containerd: not installed: run \"afalg-policy install containerd\"\n", 1}},
+		"nothing": {nil, outcome{"", "no platform was found: docker, podman, containerd, crio, agent, systemd\n", 1}},
 	} {
 		got := shown(t, func(u *tui) error { return showStatus(u, tt.all, false) })
 		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(outcome{})); diff != "" {
@@ -43,72 +50,34 @@ func TestShowStatus(t *testing.T) {
 		}
 	}
 	got := shown(t, func(u *tui) error { return showStatus(u, []install.Status{bad}, true) })
-	const want = `[
-  {
-    "platform": "docker",
-    "installed": "yes",
-    "active": "no",
-    "proved": "no",
-    "restart": [
-      "docker.service"
-    ],
-    "reasons": [
-      "not active: old",
-      "not proved: socket (open)"
-    ]
-  }
-]
+	const want = `{
+  "report": "status",
+  "version": 1,
+  "verdict": "no",
+  "platforms": [
+    {
+      "platform": "docker",
+      "policy": "yes",
+      "installed": "yes",
+      "active": "no",
+      "agent": "yes",
+      "probed": "no",
+      "restart": [
+        "docker.service"
+      ],
+      "reasons": [
+        "not active: old",
+        "not probed closed: socket (open)"
+      ]
+    }
+  ]
+}
 `
 	if diff := cmp.Diff(outcome{want, "", 1}, got, cmp.AllowUnexported(outcome{})); diff != "" {
 		t.Error(diff)
 	}
-	if got := shown(t, func(u *tui) error { return showStatus(u, nil, true) }); got.stdout != "[]\n" || got.status != 1 {
+	if got := shown(t, func(u *tui) error { return showStatus(u, nil, true) }); !strings.Contains(got.stdout, `"platforms": []`) || got.status != 1 {
 		t.Errorf("%+v", got)
-	}
-}
-
-func TestShowInstall(t *testing.T) {
-	r := &install.Result{
-		Changes: []install.Change{{Path: "/a", What: "new", Diff: "+a\n"}, {Path: "/b\x1b", What: "changed", Diff: "-b\n+c\x1b\n"}},
-		Notes:   []string{"n"}, Restart: []string{"systemctl restart x"}, Recovered: true,
-	}
-	for name, tt := range map[string]struct {
-		result *install.Result
-		dryRun bool
-		want   outcome
-	}{
-		"done": {r, false, outcome{"new\t/a\nchanged\t/b\ufffd\n",
-			"an earlier run was interrupted; this one goes on from there\nnote: n\ninstalled; containers that run keep what they were started with. Now run:\n  systemctl restart x\n", 0}},
-		"dry run": {r, true, outcome{"+a\n-b\n+c\ufffd\n", "an earlier run was interrupted; this one goes on from there\nnote: n\n", 0}},
-		"nothing": {&install.Result{}, false, outcome{"unchanged\n", "", 0}},
-	} {
-		got := shown(t, func(u *tui) error { showInstall(u, tt.result, tt.dryRun, "installed"); return nil })
-		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(outcome{})); diff != "" {
-			t.Errorf("%s: %s", name, diff)
-		}
-	}
-}
-
-// What is installed as a default profile is proved closed: for the bases of
-// Docker and of Podman, and without a base.
-func TestHardenBase(t *testing.T) {
-	p, _, err := plan.Load("builtin:fips", readPolicy)
-	must(t, err)
-	podman, err := readInput("/usr/share/containers/seccomp.json", profile.MaxJSON)
-	must(t, err)
-	docker, err := profile.Docker()
-	must(t, err)
-	fromDocker, err := hardenBase(p, docker)
-	must(t, err)
-	for name, base := range map[string][]byte{"none": nil, "podman": podman} {
-		data, err := hardenBase(p, base)
-		must(t, err)
-		if !json.Valid(data) || name == "none" && !bytes.Equal(data, fromDocker) || name != "none" && bytes.Equal(data, fromDocker) {
-			t.Errorf("base %s: %d bytes", name, len(data))
-		}
-	}
-	if _, err := hardenBase(p, []byte("{}")); err == nil {
-		t.Error("an empty profile is a base")
 	}
 }
 
@@ -118,10 +87,10 @@ func TestInstallErrors(t *testing.T) {
 		want int
 	}{
 		"conflict": {errors.New("x"), exitNo},
-		"changed":  {&install.ChangedError{Diff: "-a\n"}, exitNo},
+		"changed":  {&install.ChangedError{Diff: "-a\n", Err: errors.New("x")}, exitNo},
 		"busy":     {install.ErrBusy, exitHost},
 	} {
-		got := shown(t, func(u *tui) error { return installError(u, tt.err) })
+		got := shown(t, func(u *tui) error { return showResult(u, deploy.Refused("install", "docker", tt.err), tt.err, false) })
 		if got.status != tt.want || (name == "changed") != (got.stdout == "-a\n") {
 			t.Errorf("%s: %+v", name, got)
 		}

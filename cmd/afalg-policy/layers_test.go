@@ -1,13 +1,21 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
-	"errors"
-	"io"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/afalg-policy/afalg-policy/internal/vouch"
@@ -15,101 +23,225 @@ import (
 
 const module = "github.com/afalg-policy/afalg-policy/"
 
-// layers lists what each package may import of this module; there are no other
-// arrows.
-var layers = map[string][]string{
-	"cmd/afalg-policy":               {"internal/afalg", "internal/agent", "internal/broker", "internal/gen", "internal/install", "internal/kernel", "internal/launch", "internal/learn", "internal/live", "internal/notify", "internal/oci", "internal/plan", "internal/policy", "internal/probe", "internal/profile", "internal/seccomp", "internal/subject", "internal/telemetry", "internal/verify", "internal/vouch", "internal/bpf", "policies"},
-	"policies":                       {},
-	"internal/afalg":                 {},
-	"internal/policy":                {"internal/afalg"},
-	"internal/plan":                  {"internal/afalg", "internal/policy", "policies"},
-	"internal/seccomp":               {},
-	"internal/bpf":                   {},
-	"internal/verify":                {"internal/afalg", "internal/bpf", "internal/profile", "internal/seccomp"}, // reads profiles as text, for their findings
-	"internal/gen":                   {"internal/afalg", "internal/bpf", "internal/edit", "internal/plan", "internal/policy", "internal/profile", "internal/seccomp", "internal/verify"},
-	"internal/profile":               {"internal/afalg"},
-	"internal/edit":                  {"internal/profile"},
-	"internal/vouch":                 {"internal/plan", "internal/profile"},
-	"internal/oci":                   {"internal/gen", "internal/plan", "internal/profile"},
-	"internal/install":               {"dist", "internal/edit", "internal/install/host", "internal/profile"},
-	"internal/install/host":          {},
-	"internal/install/host/hosttest": {},
-	"dist":                           {},
-	"internal/kernel":                {},
-	"internal/live":                  {"internal/bpf"},
-	"internal/notify":                {},
-	"internal/subject":               {},
-	"internal/broker":                {"internal/afalg", "internal/notify", "internal/plan", "internal/subject"},
-	"internal/launch":                {"internal/notify"},
-	"internal/learn":                 {"internal/afalg", "internal/policy"},
-	"internal/telemetry":             {"internal/afalg", "internal/broker"},
-	"internal/agent":                 {"internal/afalg", "internal/broker", "internal/notify", "internal/plan"},
-	"internal/oracle":                {"internal/afalg", "internal/bpf", "internal/seccomp", "internal/verify"},
-	"internal/probe":                 {"internal/afalg", "internal/kernel"},
-	"internal/vmtest":                {"internal/vmtest/wire"},
-	"internal/vmtest/guest":          {"internal/vmtest/wire"},
-	"internal/vmtest/wire":           {},
-	"bench":                          {"internal/afalg", "internal/bpf", "internal/broker", "internal/launch", "internal/notify", "internal/subject", "internal/telemetry", "internal/telemetry", "internal/gen", "internal/plan", "internal/profile", "internal/seccomp", "internal/verify", "policies"},
-	"scripts/check":                  {},
+// layer is a package: what it does, and what it imports of this module, itself and
+// its tests besides. Packages in internal are named without that.
+type layer struct{ name, does, imports, tests string }
+
+// layers lists all packages; there are no other arrows, and all of these. The
+// table in docs/architecture.md is printed from it.
+var layers = []layer{
+	{"cmd/afalg-policy", "flags, streams, exit codes. The only user of cobra and `os.Exit`",
+		"admit afalg agent bounded broker decider deploy filter/harden filter/profile filter/seccomp filter/verify gen install jsontext kept launch live notify oci output plan policies policy probe report term unit vouch", "filter/cbpf testing/hosttest testing/kerneltest testing/oracle"},
+	{"policies", "the shipped policies and the schema; data",
+		"", "afalg plan policy"},
+	{"dist", "the units of systemd; data",
+		"", ""},
+	{"internal/afalg", "what the kernel fixes: families, algorithm names, ABIs, routes. Pure",
+		"", ""},
+	{"internal/yamltext", "a text in YAML that anybody may have written → nodes, within limits",
+		"", ""},
+	{"internal/jsontext", "a text in JSON that anybody may have written → values and their places, within limits; sets one value, and keeps every other byte",
+		"", ""},
+	{"internal/parallel", "runs jobs on all processors",
+		"", ""},
+	{"internal/bounded", "reads a file or a stream up to a limit",
+		"", ""},
+	{"internal/logfile", "opens a log to append to, and waits for no reader",
+		"", ""},
+	{"internal/printable", "a text of others → one that steers no terminal and no log",
+		"", ""},
+	{"internal/term", "text for people: tables and colours on a terminal, tabs elsewhere",
+		"printable", ""},
+	{"internal/policy", "text → validated policy; positions kept, all errors at once",
+		"afalg yamltext", "testing/fields"},
+	{"internal/plan", "policy and includes → plan; `Decide`, `Explain`",
+		"afalg bounded policies policy printable", "testing/fields"},
+	{"internal/filter/profile", "a seccomp profile in the formats of OCI, of Docker and of the Security Profiles Operator, and a config.json: the one reader, places for errors; bases",
+		"afalg jsontext printable yamltext", ""},
+	{"internal/filter/seccomp", "profile → filter program by libseccomp, as each runtime does it, in a child with limits. The only cgo",
+		"", "afalg filter/cbpf filter/profile testing/kerneltest"},
+	{"internal/filter/cbpf", "runs, lists and compares filter programs; decides all paths",
+		"", "testing/child testing/kerneltest"},
+	{"internal/filter/verify", "routes × ABIs × program → proof or witness; findings on a profile",
+		"afalg filter/cbpf filter/profile filter/seccomp jsontext", "filter/harden plan policies policy testing/kerneltest testing/oracle"},
+	{"internal/filter/harden", "profile → hardened profile or program, and the gaps; proves both",
+		"afalg filter/cbpf filter/profile filter/seccomp filter/verify parallel plan policy", "jsontext testing/fields"},
+	{"internal/proc", "reads /proc/TID/status",
+		"", ""},
+	{"internal/live", "the filters of running processes",
+		"filter/cbpf proc", "testing/child testing/kerneltest"},
+	{"internal/edit", "sets one value in a JSON or TOML file of others, and reads the result again; takes it back",
+		"jsontext", ""},
+	{"internal/unit", "systemd's units: names, our drop-ins, what a manager or their files say",
+		"afalg", ""},
+	{"internal/gen", "one file a target",
+		"afalg filter/harden filter/profile filter/seccomp jsontext plan policy printable unit", ""},
+	{"internal/vouch", "who a container is, by what its platform wrote down",
+		"filter/profile jsontext plan policy", ""},
+	{"internal/oci", "a spec, hardened or proved for one container; the wrapper's bundles, the command lines of runtimes, and the real one of them",
+		"bounded filter/cbpf filter/harden filter/profile filter/seccomp jsontext logfile plan", "afalg policy testing/kerneltest"},
+	{"internal/kept", "what a host keeps between starts of containers: the last good state of the policy, and proofs",
+		"bounded filter/harden filter/profile filter/seccomp jsontext oci plan policy", ""},
+	{"internal/admit", "decides about one container as it starts, within a deadline, and writes it down",
+		"bounded filter/harden filter/profile kept logfile oci plan vouch", ""},
+	{"internal/install", "what each platform needs of its configuration; whether that is in force",
+		"dist edit filter/profile install/host jsontext proc subject unit", "testing/hosttest testing/kerneltest"},
+	{"internal/install/host", "files of others: changed all or none, noted down, taken back",
+		"bounded", "testing/hosttest"},
+	{"internal/deploy", "puts a policy in force on a host: installs platforms under it, replaces it, looks whether it is in force",
+		"filter/harden filter/profile gen install install/host kept plan policy report term", "afalg bounded filter/verify jsontext testing/hosttest"},
+	{"internal/output", "writes what was made: whole, or not at all",
+		"gen", "testing/hosttest"},
+	{"internal/kernel", "what the running kernel has; reads only",
+		"", ""},
+	{"internal/probe", "asks the running kernel",
+		"afalg kernel proc", "testing/kerneltest"},
+	{"internal/notify", "the supervisor's side of seccomp notifications; what needs `unsafe`",
+		"", "testing/child"},
+	{"internal/subject", "who a thread is: executable, digest, user, unit. Reads /proc only",
+		"afalg proc", "testing/child testing/kerneltest"},
+	{"internal/broker", "trapped call → `Decide` → carried out or denied",
+		"afalg notify plan proc subject", "filter/harden filter/profile policy testing/child testing/kerneltest"},
+	{"internal/launch", "starts a command under a filter and a broker, unnoticed",
+		"filter/seccomp notify", "testing/kerneltest"},
+	{"internal/agent", "brokers for containers: the listener protocol, systemd's descriptor store",
+		"afalg bounded broker notify plan printable proc", "subject testing/kerneltest"},
+	{"internal/telemetry", "decisions as lines of JSON and as metrics",
+		"afalg plan", "testing/fields"},
+	{"internal/learn", "what was used → the least policy",
+		"afalg policy printable", "plan testing/fields"},
+	{"internal/decider", "a broker with its policy, its log, its metrics, and what it learns",
+		"afalg broker kernel learn logfile notify plan policy subject telemetry term", ""},
+	{"internal/report", "what each command that reports found, as values with forms in JSON, SARIF and as text; asks filters, pairs of them, and all processes of a host",
+		"afalg bounded filter/cbpf filter/profile filter/seccomp filter/verify gen install jsontext kernel live parallel plan policies policy printable probe subject term yamltext", ""},
+	{"internal/testing/child", "starts the test binary once more, as another process; tests only",
+		"", ""},
+	{"internal/testing/hosttest", "a host with files and programs; tests only",
+		"", ""},
+	{"internal/testing/kerneltest", "tries what the running kernel cannot do, and skips with the reason; tests only",
+		"", ""},
+	{"internal/testing/oracle", "asks the kernel what a filter answers; damages profiles; tests only",
+		"afalg filter/cbpf filter/seccomp filter/verify", "testing/kerneltest"},
+	{"internal/testing/fields", "changes one field of a value at a time; tests only",
+		"", ""},
+	{"internal/testing/machine", "runs commands in a machine that a test has to itself; tests only",
+		"testing/machine/wire", ""},
+	{"internal/testing/machine/wire", "what machine and guest say to each other; tests only",
+		"", ""},
+	{"internal/testing/machine/guest", "the program that runs commands in a machine; tests only",
+		"testing/machine/wire", ""},
+	{"internal/testing/box", "such a machine of namespaces, with systemd; tests only",
+		"testing/machine testing/machine/wire", ""},
+	{"internal/vmtest", "such a machine with another kernel; tests only",
+		"testing/machine testing/machine/wire", "afalg filter/cbpf filter/profile filter/seccomp probe testing/box testing/oracle"},
+	{"internal/testing/shell", "a shell in either, for people",
+		"testing/box vmtest", ""},
+	{"bench", "measures what filters, generator and broker cost",
+		"afalg broker filter/cbpf filter/harden filter/profile filter/seccomp filter/verify jsontext launch notify plan policies subject telemetry", ""},
+	{"scripts/check", "runs the tests and the checks, and counts them",
+		"", ""},
 }
 
 // only lists who may import what is kept in one place.
 var only = map[string][]string{
-	"C":                                    {}, // libseccomp-golang brings cgo in
-	"github.com/seccomp/libseccomp-golang": {"internal/seccomp"},
+	"C":                                    {"internal/filter/seccomp"}, // as libseccomp-golang does
+	"github.com/seccomp/libseccomp-golang": {"internal/filter/seccomp"},
 	"github.com/spf13/cobra":               {"cmd/afalg-policy"},
 	"github.com/spf13/cobra/doc":           {"cmd/afalg-policy"},
 }
 
 func TestLayers(t *testing.T) {
+	left := map[string]layer{}
+	for _, l := range layers {
+		left[l.name] = l
+	}
 	for _, p := range listPackages(t) {
 		name := strings.TrimPrefix(p.ImportPath, module)
-		allowed, known := layers[name]
+		l, known := left[name]
 		if !known {
 			t.Errorf("package %s has no place in the layers", name)
+			continue
+		}
+		delete(left, name)
+		imports := own(name, p.Imports)
+		if got := strings.Join(imports, " "); got != l.imports {
+			t.Errorf("%s imports\n\t%s\nand may import\n\t%s", name, got, l.imports)
+		}
+		tests := slices.DeleteFunc(own(name, slices.Concat(p.TestImports, p.XTestImports)), func(s string) bool { return slices.Contains(imports, s) })
+		if got := strings.Join(tests, " "); got != l.tests {
+			t.Errorf("the tests of %s import\n\t%s\nand may import\n\t%s", name, got, l.tests)
 		}
 		for _, imported := range p.Imports {
-			if own, ok := strings.CutPrefix(imported, module); ok && !slices.Contains(allowed, own) {
-				t.Errorf("%s imports %s: that arrow is not in the layers", name, own)
-			}
 			if users, kept := only[imported]; kept && !slices.Contains(users, name) {
 				t.Errorf("%s imports %s, which is for %v", name, imported, users)
 			}
 		}
 	}
+	for name := range left {
+		t.Errorf("there is no package %s", name)
+	}
+}
+
+// own lists what is imported of this module, in the words of the layers.
+func own(name string, imports []string) []string {
+	var all []string
+	for _, path := range imports {
+		if path, found := strings.CutPrefix(path, module); found && path != name {
+			all = append(all, strings.TrimPrefix(path, "internal/"))
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func TestLayersAreDocumented(t *testing.T) {
+	const file = repository + "/docs/architecture.md"
+	const head = "| package | does | imports |\n|---|---|---|\n"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, found := strings.Cut(string(text), head)
+	_, after, end := strings.Cut(rest, "\n\n")
+	if !found || !end {
+		t.Fatalf("%s has no table of layers", file)
+	}
+	var table strings.Builder
+	for _, l := range layers {
+		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", l.name, l.does, cmp.Or(strings.ReplaceAll(l.imports, " ", ", "), "–"))
+	}
+	want := before + head + table.String() + "\n" + after
+	if *update {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := gocmp.Diff(want, string(text)); diff != "" {
+		t.Errorf("the layers in %s are stale, run make generate (-want +got):\n%s", file, diff)
+	}
 }
 
 type goPackage struct {
-	ImportPath string
-	Imports    []string
+	ImportPath, Dir                              string
+	Imports, TestImports, XTestImports           []string
+	GoFiles, CgoFiles, TestGoFiles, XTestGoFiles []string
 }
 
 func listPackages(t *testing.T) []goPackage {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...")
-	out, err := cmd.StdoutPipe()
+	cmd := exec.Command("go", "list", "-tags=vm", "-json=ImportPath,Dir,Imports,TestImports,XTestImports,GoFiles,CgoFiles,TestGoFiles,XTestGoFiles", module+"...")
+	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
 	var packages []goPackage
-	d := json.NewDecoder(out)
-	for {
+	for d := json.NewDecoder(bytes.NewReader(out)); d.More(); {
 		var p goPackage
-		if err := d.Decode(&p); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
+		if err := d.Decode(&p); err != nil {
 			t.Fatal(err)
 		}
 		packages = append(packages, p)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	if len(packages) < len(layers)/2 {
-		t.Fatalf("go list found only %d packages", len(packages))
 	}
 	return packages
 }
@@ -119,5 +251,35 @@ func listPackages(t *testing.T) []goPackage {
 func TestPlatformsAgree(t *testing.T) {
 	if a, b := policy.Platforms(), vouch.Platforms(); !slices.Equal(a, b) {
 		t.Errorf("a grant may name %v, and containers are of %v", a, b)
+	}
+}
+
+// TestImportGroups: the library first, then others, then our own. goimports keeps
+// whatever order the groups of a file have.
+func TestImportGroups(t *testing.T) {
+	group := func(path string) int {
+		switch host, _, _ := strings.Cut(path, "/"); {
+		case strings.HasPrefix(path, module):
+			return 2
+		case strings.Contains(host, "."):
+			return 1
+		}
+		return 0
+	}
+	for _, p := range listPackages(t) {
+		for _, name := range slices.Concat(p.GoFiles, p.CgoFiles, p.TestGoFiles, p.XTestGoFiles) {
+			path := filepath.Join(p.Dir, name)
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+			must(t, err)
+			last := 0
+			for _, spec := range file.Imports {
+				imported, err := strconv.Unquote(spec.Path.Value)
+				must(t, err)
+				if group(imported) < last && imported != "C" {
+					t.Errorf("%s: %s stands behind a later group", path, imported)
+				}
+				last = max(last, group(imported))
+			}
+		}
 	}
 }

@@ -4,34 +4,25 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
-	"github.com/afalg-policy/afalg-policy/internal/gen"
-	"github.com/afalg-policy/afalg-policy/internal/policy"
-	"github.com/afalg-policy/afalg-policy/policies"
 	"github.com/spf13/cobra"
-)
 
-// item is one thing that list shows.
-type item struct {
-	Name string `json:"name"`
-	Text string `json:"text"`
-	// Targets tells, for a route, what each target does to it.
-	Targets map[string]gen.Coverage `json:"targets,omitempty"`
-}
+	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/report"
+)
 
 // section is one of the lists.
 type section struct {
 	name  string
 	one   string // of its items, in the header of a table
-	items func() ([]item, error)
+	items func() ([]report.Item, error)
 }
 
 // sections are in the order in which "list" alone shows them.
 func sections() []section {
 	return []section{
-		{"policies", "policy", listPolicies},
+		{"policies", "policy", report.Policies},
 		{"targets", "target", listTargets},
-		{"routes", "route", listRoutes},
+		{"routes", "route", report.Routes},
 	}
 }
 
@@ -65,7 +56,7 @@ grant. Without an argument it shows all three.`,
 }
 
 func list(t *tui, wanted []string, asJSON bool) error {
-	found := map[string][]item{}
+	found := map[string][]report.Item{}
 	for _, s := range sections() {
 		if len(wanted) > 0 && !slices.Contains(wanted, s.name) {
 			continue
@@ -76,72 +67,20 @@ func list(t *tui, wanted []string, asJSON bool) error {
 		}
 		found[s.name] = items
 		if !asJSON {
-			showItems(t, s, items, len(wanted) == 0)
+			few := report.Section{Name: s.name, One: s.one, Items: items, Targets: gen.Targets()}
+			few.Text(&t.Printer, len(wanted) == 0)
 		}
 	}
 	if asJSON {
-		return t.json(found)
+		return t.JSON(report.NewList(found))
 	}
 	return nil
 }
 
-// showItems writes one list. Where there are several, each line begins with
-// the name of its list, so that scripts can select.
-func showItems(t *tui, s section, items []item, several bool) {
-	var rows [][]string
-	for _, i := range items {
-		row := []string{i.Name, i.Text}
-		if i.Targets != nil {
-			row = row[:1]
-			for _, target := range gen.Targets() {
-				cell := string(i.Targets[target])
-				if !t.tables {
-					cell = target + "=" + strings.ReplaceAll(cell, " ", "-")
-				}
-				row = append(row, cell)
-			}
-			row = append(row, i.Text)
-		}
-		if several && !t.tables {
-			row = append([]string{s.name}, row...)
-		}
-		rows = append(rows, row)
-	}
-	header := []string{s.one, "what it is"}
-	if len(items) > 0 && items[0].Targets != nil {
-		header = append(append(header[:1:1], gen.Targets()...), header[1])
-	}
-	t.table(header, rows)
-}
-
-func listPolicies() ([]item, error) {
-	var items []item
-	for _, name := range policies.Names() {
-		text, err := policies.Summary(name)
-		if err != nil {
-			return nil, err
-		}
-		items = append(items, item{Name: policy.BuiltinPrefix + name, Text: text})
-	}
-	return items, nil
-}
-
-func listTargets() ([]item, error) {
-	var items []item
+func listTargets() ([]report.Item, error) {
+	var items []report.Item
 	for _, target := range targets() {
-		items = append(items, item{Name: target.name, Text: target.short})
-	}
-	return items, nil
-}
-
-func listRoutes() ([]item, error) {
-	var items []item
-	for _, r := range afalg.Routes() {
-		targets := map[string]gen.Coverage{}
-		for _, name := range gen.Targets() {
-			targets[name] = gen.CoverageOf(name, r.Route)
-		}
-		items = append(items, item{string(r.Route), r.How, targets})
+		items = append(items, report.Item{Name: target.name, Text: target.short})
 	}
 	return items, nil
 }

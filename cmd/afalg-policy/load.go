@@ -3,26 +3,20 @@ package main
 import (
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/afalg-policy/afalg-policy/policies"
-	"github.com/spf13/cobra"
 )
 
 // loadPlan resolves the POLICY argument. Warnings go to standard error.
 func loadPlan(t *tui, name string) (*plan.Plan, error) {
-	p, warnings, err := plan.Load(name, readPolicy)
+	p, warnings, err := plan.Load(name, plan.ReadNamed)
 	for _, w := range warnings {
-		t.notef("warning: %v", w)
+		t.Notef("warning: %v", w)
 	}
 	return p, err
-}
-
-func readPolicy(name string) ([]byte, error) {
-	if builtin, ok := strings.CutPrefix(name, policy.BuiltinPrefix); ok {
-		return policies.Read(builtin)
-	}
-	return plan.ReadFile(name)
 }
 
 // onePolicy checks for the POLICY argument alone.

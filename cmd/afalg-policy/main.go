@@ -5,6 +5,7 @@ package main
 import (
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -16,12 +17,12 @@ func main() {
 // run executes one command line and returns the exit status.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	t := newTUI(stdout, stderr)
-	root := newRoot(t)
+	root := rootFor(t, args)
 	started := false
 	walk(root, func(cmd *cobra.Command) { noteStart(cmd, &started) })
 	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
 	root.SetIn(stdin)
-	root.SetOut(t.out)
+	root.SetOut(t.Help())
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteC()
 	if err != nil && !started {
@@ -42,7 +43,9 @@ POLICY is a path, or builtin:NAME for a policy that is shipped with the program
 (see "afalg-policy list policies").
 
 Results go to standard output, everything else to standard error. Colour and
-tables appear only on a terminal, and no colour where NO_COLOR is set.
+tables appear only on a terminal, no colour where NO_COLOR is set, and nothing
+but ASCII in a locale that knows no more. --json is for programs: "afalg-policy
+schema reports" tells its form.
 
 Exit status:
   0  yes: valid, allowed, closed, written
@@ -53,31 +56,36 @@ Exit status:
   3  this host cannot do it: no space, no permission to write, a kernel or a
      tool that lacks the feature`
 
-func newRoot(t *tui) *cobra.Command {
-	root := &cobra.Command{
-		Use:   "afalg-policy",
-		Short: "One policy for AF_ALG, and everything that enforces it",
-		Long:  rootLong,
-		Example: `  afalg-policy check builtin:fips
-  afalg-policy explain builtin:fips --binary /usr/bin/kcapi-hasher --user root --algorithm 'hash:hmac(sha512)'
-  afalg-policy generate seccomp builtin:fips -o seccomp.json`,
-		Version:       buildInfo().String(),
-		SilenceErrors: true,
-		SilenceUsage:  true,
+// atEachStart are the commands that runtimes run for each container, some of them
+// several times: they do without the others.
+var atEachStart = map[string]func(*tui) *cobra.Command{"hook": newHook, "runtime": newRuntime}
+
+func rootFor(t *tui, args []string) *cobra.Command {
+	if len(args) > 0 && atEachStart[args[0]] != nil {
+		root := bareRoot()
+		root.CompletionOptions.DisableDefaultCmd = true
+		root.AddCommand(atEachStart[args[0]](t))
+		return root
 	}
-	root.SetVersionTemplate("{{.Version}}\n")
+	return newRoot(t)
+}
+
+func newRoot(t *tui) *cobra.Command {
+	root := bareRoot()
 	root.AddCommand(
 		newAgent(t),
 		newAgentHelper(),
+		newApply(t),
 		newCheck(t),
 		newExplain(t),
 		newGenerate(t),
 		newHook(t),
 		newInstall(t),
 		newList(t),
-		newMan(),
 		newProbe(t),
+		newProveAhead(t),
 		newRun(t),
+		newRunGuard(),
 		newRunBroker(t),
 		newRuntime(t),
 		newStatus(t),
@@ -92,8 +100,24 @@ func newRoot(t *tui) *cobra.Command {
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		asGroup(completion, "shell")
 	}
-	// The manual pages would end with the day on which they were made.
-	walk(root, func(cmd *cobra.Command) { cmd.DisableAutoGenTag = true })
+	return root
+}
+
+func bareRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "afalg-policy",
+		Short: "One policy for AF_ALG, and everything that enforces it",
+		Long:  rootLong,
+		Example: `  afalg-policy check builtin:fips
+  afalg-policy explain builtin:fips --binary /usr/bin/kcapi-hasher --user root --algorithm 'hash:hmac(sha512)'
+  afalg-policy generate seccomp builtin:fips -o seccomp.json`,
+		Version:       buildInfo().String(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetUsageTemplate(strings.NewReplacer(".FlagUsages ", ".FlagUsagesWrapped 80 ", "for more information about a command.", "for more about a command.").
+		Replace(root.UsageTemplate()))
 	return root
 }
 

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/afalg-policy/afalg-policy/internal/testing/hosttest"
 )
 
 var update = flag.Bool("update", false, "rewrite what the scripts in testdata/script compare")
@@ -64,3 +66,8 @@ func statusOf(err error) string {
 	}
 	return err.Error()
 }
+
+var (
+	must = hosttest.Must
+	tree = hosttest.Tree
+)

@@ -1,14 +1,15 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/probe"
-	"github.com/spf13/cobra"
+	"github.com/afalg-policy/afalg-policy/internal/report"
 )
 
 func newProbe(t *tui) *cobra.Command {
@@ -56,11 +57,20 @@ Exit status 1 means that a route is open, loadable or undecided.`,
 			return usagef("--algorithm %s: %w", algorithm, err)
 		}
 		opt.Child = []string{cmd.Name(), "answer"}
-		report, err := probe.Run(cmd.Context(), opt)
+		r, err := probe.Run(cmd.Context(), opt)
 		if err != nil {
 			return hostError("probe: %w", err)
 		}
-		return showProbe(t, report, wantJSON())
+		probed := report.NewProbe(r)
+		if !wantJSON() {
+			probed.Text(&t.Printer)
+		} else if err := t.JSON(probed); err != nil {
+			return err
+		}
+		if r.Open {
+			return errNo
+		}
+		return nil
 	}
 	cmd.AddCommand(newProbeAnswer())
 	return cmd
@@ -99,37 +109,4 @@ func parseRoutes(names []string) ([]afalg.Route, error) {
 		routes = append(routes, afalg.Route(name))
 	}
 	return routes, nil
-}
-
-func showProbe(t *tui, r probe.Report, asJSON bool) error {
-	if asJSON {
-		if err := t.json(r); err != nil {
-			return err
-		}
-	} else {
-		t.notef("kernel %s, %s, AF_ALG %s (%s), seccomp %s", r.Kernel, r.Arch, r.AFALG.State, r.AFALG.Why, seccompText(r.Seccomp))
-		var rows [][]string
-		for _, route := range r.Routes {
-			rows = append(rows, []string{string(route.Route), string(route.Verdict), dash(route.Errno), dash(route.Control), route.Detail})
-		}
-		t.table([]string{"route", "verdict", "errno", "control", "what it means"}, rows)
-	}
-	if r.Open {
-		return errNo
-	}
-	return nil
-}
-
-func seccompText(s probe.Seccomp) string {
-	if s.Filters > 0 {
-		return fmt.Sprintf("%s (%s)", s.Mode, count(s.Filters, "filter"))
-	}
-	return s.Mode
-}
-
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }

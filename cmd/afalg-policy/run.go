@@ -10,11 +10,12 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/broker"
-	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/decider"
+	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/launch"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
 )
 
 const runLong = `Run starts a command, and decides each use of AF_ALG that it and whatever it
@@ -30,7 +31,8 @@ Every decision about an algorithm, and every denial, is a line of JSON. Without
 the file.
 
 With --learn everything is allowed and nothing enforced, but for the types that
---deny-type names; what was used is written to a policy at the end.
+--deny-type names; what was used is written to a policy at the end, and what was
+bound alone to a comment in it.
 
 An ordinary user's command cannot gain privileges (no_new_privs). Nobody's
 command has CAP_SYS_PTRACE, with which it could take the broker apart. If the
@@ -42,8 +44,8 @@ func newRun(t *tui) *cobra.Command {
 		Use:   "run POLICY [flags] -- COMMAND [ARGUMENT]...",
 		Short: "Run a command, and decide each use of AF_ALG that it makes",
 		Long:  runLong,
-		Example: `  afalg-policy run builtin:fips --grant fips-integrity-check -- sha512hmac /boot/vmlinuz
-  afalg-policy run policy.yaml --grant wifi --log /var/log/afalg.json -- /usr/libexec/iwd
+		Example: `  afalg-policy run policy.yaml --grant checksums -- kcapi-dgst -c sha256 --hex -i /etc/hosts
+  afalg-policy run builtin:fips --grant fips-integrity-check --log /var/log/afalg.json -- sha512hmac /etc/hosts
   afalg-policy run builtin:baseline --learn learned.yaml --deny-type aead -- cryptsetup benchmark`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch dash := cmd.ArgsLenAtDash(); {
@@ -59,12 +61,12 @@ func newRun(t *tui) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&r.Grants, "grant", nil, "`RULE` of the policy that the command holds; may be repeated")
-	socketcall := newChoice(string(gen.SocketcallDeny), string(gen.SocketcallBroker))
+	socketcall := newChoice(string(harden.SocketcallDeny), string(harden.SocketcallBroker))
 	addChoice(cmd, socketcall, "socketcall", "", "what becomes of socketcall, by which 32-bit programs make sockets")
 	r.Broker = addBrokerFlags(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		r.Policy, r.Grants = args[0], unique(r.Grants)
-		return start(t, r, gen.Socketcall(socketcall.value), args[1:])
+		return start(t, r, harden.Socketcall(socketcall.value), args[1:])
 	}
 	return cmd
 }
@@ -78,9 +80,9 @@ type runDetails struct {
 }
 
 // start checks all that can be checked before anything is started.
-func start(t *tui, r runDetails, socketcall gen.Socketcall, command []string) error {
+func start(t *tui, r runDetails, socketcall harden.Socketcall, command []string) error {
 	// Without its warnings: what is said here is said among the command's own.
-	p, _, err := plan.Load(r.Policy, readPolicy)
+	p, _, err := plan.Load(r.Policy, plan.ReadNamed)
 	if err != nil {
 		return err
 	}
@@ -93,14 +95,14 @@ func start(t *tui, r runDetails, socketcall gen.Socketcall, command []string) er
 	if err := launch.CheckInherited(afalg.Family); err != nil {
 		return err
 	}
-	if err := needsBroker(); err != nil {
-		return err
+	if err := decider.Supported(); err != nil {
+		return hostError("%w", err)
 	}
 	arch, err := profile.ArchByName(runtime.GOARCH)
 	if err != nil {
 		return hostError("make a filter for this machine: %w", err)
 	}
-	filter, _, err := gen.RunFilter(p, gen.RunOptions{Arch: arch, Socketcall: socketcall})
+	filter, _, err := harden.RunFilter(p, harden.RunOptions{Arch: arch, Socketcall: socketcall})
 	if err != nil {
 		return fmt.Errorf("make the filter: %w", err)
 	}
@@ -110,22 +112,40 @@ func start(t *tui, r runDetails, socketcall gen.Socketcall, command []string) er
 		return err
 	}
 	r.Broker.warn(t)
-	status, err := launch.Front(launch.Order{Command: command, Filter: filter, Details: details.Bytes()},
-		[]string{"run-broker"}, broker.MakePairs, broker.MakeSockets)
+	status, err := launch.Front(launch.Order{Command: command, Filter: filter, Details: details.Bytes()}, []string{"run-guard"})
 	if err != nil {
 		return err
 	}
 	return commandStatus(status)
 }
 
-// newRunBroker is the process that run starts, and that starts the command; see
+// newRunGuard is the process that run starts, and that starts the broker; see
 // package launch.
+func newRunGuard() *cobra.Command {
+	return &cobra.Command{
+		Use:     "run-guard DESCRIPTOR...",
+		Short:   "The guard of run's broker",
+		Long:    "Run-guard is what run starts, to end what the command started when the broker ends.",
+		Example: `  afalg-policy run-guard 64 65`,
+		Hidden:  true,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			status, err := launch.Guard(args, []string{"run-broker"}, broker.MakePairs, broker.MakeSockets)
+			if err != nil {
+				return err
+			}
+			return commandStatus(status)
+		},
+	}
+}
+
+// newRunBroker is the process that starts the command; see package launch.
 func newRunBroker(t *tui) *cobra.Command {
 	return &cobra.Command{
 		Use:     "run-broker DESCRIPTOR...",
 		Short:   "The broker of run",
-		Long:    "Run-broker is what run starts, to decide about what the command does.",
-		Example: `  afalg-policy run-broker 64 65`,
+		Long:    "Run-broker is what the guard of run starts, to decide about what the command does.",
+		Example: `  afalg-policy run-broker 64 65 66`,
 		Hidden:  true,
 		Args:    cobra.MinimumNArgs(1),
 		RunE:    func(_ *cobra.Command, args []string) error { return runBroker(t, args) },
@@ -146,22 +166,22 @@ func runBroker(t *tui, args []string) error {
 	if err != nil {
 		return err
 	}
-	e, err := r.Broker.open(t, p, engineOptions{
-		pairs: broker.NewPairs(a.Helpers[0]), sockets: broker.NewSockets(a.Helpers[1]), terse: true, digests: true,
+	d, err := r.Broker.open(t, p, decider.Options{
+		Pairs: broker.NewPairs(a.Helpers[0]), Sockets: broker.NewSockets(a.Helpers[1]), Terse: true, Digests: true, Alone: true,
 	})
 	if err != nil {
 		return err
 	}
-	defer e.close()
+	defer d.Close()
 	return launch.Broker(a, launch.Service{
-		Serve: func(l *notify.Listener) error { return e.serve(l, r.Grants) },
-		Ended: e.save,
+		Serve: func(l *notify.Listener) error { return d.Serve(l, r.Grants) },
+		Ended: d.save,
 	})
 }
 
 // plan reads the policy again, and refuses another one than was checked.
 func (r runDetails) plan() (*plan.Plan, error) {
-	p, _, err := plan.Load(r.Policy, readPolicy)
+	p, _, err := plan.Load(r.Policy, plan.ReadNamed)
 	if err == nil && p.Digest != r.Digest {
 		err = fmt.Errorf("policy %s changed while it was read: run again", r.Policy)
 	}

@@ -99,7 +99,7 @@ func (p *terminal) copy() {
 
 func (p *terminal) wait() {
 	p.Helper()
-	within(p.T, 10*time.Second, "the end", func() { p.Cmd.Wait() })
+	within(p.T, patience, "the end", func() { p.Cmd.Wait() })
 }
 
 func (p *terminal) screen() string {
@@ -115,28 +115,59 @@ func (p *terminal) write(text string) {
 	}
 }
 
-// expect waits until a text has come so many times, and no more often.
+// foreground waits until a job has the terminal, or the shell itself again.
+func (p *terminal) foreground(job bool) {
+	p.Helper()
+	var group int
+	ok := soon(func() bool {
+		var err error
+		if group, err = unix.IoctlGetInt(int(p.master.Fd()), unix.TIOCGPGRP); err != nil {
+			p.Fatal(err)
+		}
+		return (group != p.Cmd.Process.Pid) == job
+	})
+	if !ok {
+		p.Fatalf("process group %d has the terminal, and the shell is %d:\n%s", group, p.Cmd.Process.Pid, p.screen())
+	}
+}
+
+// expect waits until a text has come so many times. What comes once too often by
+// then, or before the next text, is seen.
 func (p *terminal) expect(text string, times int) {
 	p.Helper()
 	ok := soon(func() bool { return strings.Count(p.screen(), text) >= times })
-	time.Sleep(100 * time.Millisecond)
 	if got := strings.Count(p.screen(), text); !ok || got != times {
 		p.Fatalf("%q came %d times, want %d:\n%s", text, got, times, p.screen())
 	}
 }
 
+// last is a signal that is delivered behind all others of the terminal.
+const last = 40
+
 // Ctrl-C and the size of the window reach the command once, not once more by way
 // of run.
 func TestRunOnTerminal(t *testing.T) {
-	p := onTerminal(t, underRun("sh", "-c", `trap 'echo "<INT>"' INT; trap 'echo "<WINCH>"' WINCH; trap 'exit 9' QUIT
+	p := onTerminal(t, underRun("sh", "-c", `trap 'echo "<INT>"' INT; trap 'echo "<WINCH>"' WINCH; trap 'echo "<last>"' `+fmt.Sprint(last)+`; trap 'exit 9' QUIT
 stty size; tty >/dev/null && echo "<ready>"; while :; do sleep 0.02; done`)...)
 	p.expect("<ready>", 1)
 	p.expect("33 111", 1)
+	signals := 0
+	// once waits for what a signal of the terminal does. A signal that run alone gets
+	// then, and passes on, comes behind whatever it would have passed on before.
+	once := func(text string, times int) {
+		p.expect(text, times)
+		if err := p.Process.Signal(syscall.Signal(last)); err != nil {
+			t.Fatal(err)
+		}
+		signals++
+		p.expect("<last>", signals)
+		p.expect(text, times)
+	}
 	for i := range 3 {
 		p.write("\x03")
-		p.expect("<INT>", i+1)
+		once("<INT>", i+1)
 		p.resize(40, uint16(100+i))
-		p.expect("<WINCH>", i+1)
+		once("<WINCH>", i+1)
 	}
 	p.write("\x1c") // Ctrl-\
 	p.wait()
@@ -177,10 +208,10 @@ func TestRunUnderShell(t *testing.T) {
 	p := onTerminal(t, "sh", "-i")
 	p.write("stty -echo; echo '<shell''>'\n")
 	p.expect("<shell>", 1)
-	run := strings.Join(underRun(), " ")
-	p.write(run + ` sh -c 'trap "exit 6" INT; echo "<begun"">"; i=0; while :; do sleep 0.02; i=$((i+1)); [ $i = 5 ] && echo "<on"">"; done'` + "\n")
+	p.write(strings.Join(underRun(selfAs(t, "job")...), " ") + "\n")
 	p.expect("<begun>", 1)
 	p.write("\x1a")
+	p.foreground(false)
 	p.write("\necho '<stopped''>'\n")
 	p.expect("<stopped>", 1)
 	p.write("jobs\n")
@@ -189,12 +220,15 @@ func TestRunUnderShell(t *testing.T) {
 	}
 	p.write("fg\n")
 	p.expect("<on>", 1)
+	p.foreground(true)
 	p.write("\x1a")
+	p.foreground(false)
 	p.write("\nbg; echo '<background''>'\n")
 	p.expect("<background>", 1)
 	p.write("fg\n")
-	time.Sleep(100 * time.Millisecond)
+	p.foreground(true)
 	p.write("\x03")
+	p.foreground(false)
 	p.write("\necho \"<status $?>\"\n")
 	p.expect("<status 6>", 1)
 	p.write("exit 0\n")

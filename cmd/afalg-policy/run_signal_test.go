@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,7 +64,7 @@ func startRun(t *testing.T, command ...string) *running {
 
 func (r *running) line() string {
 	r.Helper()
-	r.pipe.SetReadDeadline(time.Now().Add(10 * time.Second))
+	r.pipe.SetReadDeadline(time.Now().Add(patience))
 	line, err := r.out.ReadString('\n')
 	if err != nil {
 		r.Errorf("a line of the command: %v; on standard error %.500q", err, r.stderr)
@@ -82,11 +83,11 @@ func (r *running) expect(want string) {
 // left to say it.
 func (r *running) end(status int) {
 	r.Helper()
-	within(r.T, 10*time.Second, "the end of the run", func() { r.Wait() })
+	within(r.T, patience, "the end of the run", func() { r.Wait() })
 	if got := shellStatus(r.ProcessState); got != status {
 		r.Errorf("status %d, want %d; on standard error %.500q", got, status, r.stderr)
 	}
-	r.pipe.SetReadDeadline(time.Now().Add(3 * time.Second))
+	r.pipe.SetReadDeadline(time.Now().Add(patience))
 	if rest, err := io.ReadAll(r.out); len(rest) > 0 || err != nil {
 		r.Errorf("left in the pipe: %q, %v", rest, err)
 	}
@@ -111,7 +112,7 @@ func TestRunPassesSignals(t *testing.T) {
 	r.end(5)
 }
 
-// What nobody catches ends the command, and the status says so.
+// A signal that nobody catches ends the command, and the status says so.
 func TestRunEndsBySignal(t *testing.T) {
 	for _, s := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGALRM, unix.SIGABRT, 40, 64} {
 		r := startRun(t, "sh", "-c", "echo ready; exec sleep 100")
@@ -127,7 +128,7 @@ func TestRunSignalledEarly(t *testing.T) {
 	for i := range 25 {
 		line := mark(t)
 		r := startRun(t, strings.Fields(line)...)
-		time.Sleep(time.Duration(i) * 8 * time.Millisecond)
+		time.Sleep(time.Duration(i) * 8 * time.Millisecond) // any moment will do
 		r.Process.Signal(unix.SIGTERM)
 		r.end(128 + int(unix.SIGTERM))
 		r.expectNobody(line)
@@ -166,20 +167,16 @@ func TestRunStops(t *testing.T) {
 	r.end(5)
 }
 
-// What the command leaves behind goes on, and is decided for.
+// Processes that the command leaves behind go on, and the broker decides for them.
 func TestRunLeavesBackground(t *testing.T) {
 	dir := t.TempDir()
 	answer, gate := filepath.Join(dir, "answer"), filepath.Join(dir, "gate")
 	script := fmt.Sprintf(`(while ! [ -e %s ]; do sleep 0.01; done; "$@" >%s.new 2>&1; mv %s.new %s) >/dev/null 2>&1 </dev/null & echo $!; exit 3`, gate, answer, answer, answer)
 	out := runOf(t, append([]string{"afalg-policy", "run", "builtin:baseline", "--log", filepath.Join(dir, "log"), "--", "sh", "-c", script, "sh"}, selfAs(t, "socket")...),
 		func(cmd *exec.Cmd) { cmd.Stderr = nil }) // a pipe would be waited for
-	left, err := strconv.Atoi(strings.TrimSpace(out.stdout))
+	_, err := strconv.Atoi(strings.TrimSpace(out.stdout))
 	if out.status != 3 || err != nil {
 		t.Fatalf("%+v", out)
-	}
-	time.Sleep(50 * time.Millisecond)
-	if s := state(left); s == "gone" || s == "Z" {
-		t.Fatal("what was left in the background is gone")
 	}
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -189,8 +186,12 @@ func TestRunLeavesBackground(t *testing.T) {
 	if string(text) != "address family not supported by protocol\n" {
 		t.Errorf("it was told %q, %v", text, err)
 	}
-	log, _ := os.ReadFile(filepath.Join(dir, "log"))
-	if !strings.Contains(string(log), `"reason":"the workload holds no grant"`) {
+	// The log is written after the answer.
+	var log []byte
+	if !soon(func() bool {
+		log, _ = os.ReadFile(filepath.Join(dir, "log"))
+		return strings.Contains(string(log), `"reason":"the workload holds no grant"`)
+	}) {
 		t.Errorf("logged %q", log)
 	}
 }
@@ -238,27 +239,115 @@ func (r *running) expectNobody(line string) {
 func TestRunBrokerKilled(t *testing.T) {
 	line := mark(t)
 	r := startTree(t, line)
-	brokers := childrenOf(t, r.Process.Pid)
-	if len(brokers) != 1 {
-		t.Fatalf("children: %v", brokers)
-	}
-	unix.Kill(brokers[0], unix.SIGKILL)
+	_, broker := r.parts()
+	unix.Kill(broker, unix.SIGKILL)
 	r.end(3)
 	r.expectNobody(line)
-	const want = "afalg-policy: the broker has ended (killed), and nothing can decide about AF_ALG any more: the command and all that it started were killed\n"
-	if got := r.stderr.String(); got != want {
-		t.Errorf("%q, want %q", got, want)
+	if got := r.stderr.String(); got != brokerKilled {
+		t.Errorf("%q, want %q", got, brokerKilled)
+	}
+}
+
+const brokerKilled = "afalg-policy: the broker has ended (killed), and nothing can decide about AF_ALG any more: the command and all that it started were killed\n"
+
+// parts are the processes behind the front.
+func (r *running) parts() (guard, broker int) {
+	r.Helper()
+	guards := childrenOf(r.T, r.Process.Pid)
+	if len(guards) != 1 {
+		r.Fatalf("children of the front: %v", guards)
+	}
+	brokers := childrenOf(r.T, guards[0])
+	if len(brokers) != 1 {
+		r.Fatalf("children of the guard: %v", brokers)
+	}
+	return guards[0], brokers[0]
+}
+
+// Whichever part is left ends the tree.
+func TestRunPartsKilled(t *testing.T) {
+	const guardKilled = "afalg-policy: the guard of the broker was killed: the command and all that it started were killed\n"
+	for _, test := range []struct {
+		name                 string
+		front, guard, broker bool
+		stderr               string
+	}{
+		{"guard", false, true, false, guardKilled + brokerKilled},
+		{"guard and broker", false, true, true, brokerKilled},
+		{"front and broker", true, false, true, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			line := mark(t)
+			r := startTree(t, line)
+			guard, broker := r.parts()
+			status := 3
+			killAtOnce(t, map[int]bool{broker: test.broker, guard: test.guard, r.Process.Pid: test.front})
+			if test.front {
+				status = 128 + int(unix.SIGKILL)
+			}
+			r.end(status)
+			r.expectNobody(line)
+			if got := r.stderr.String(); got != test.stderr {
+				t.Errorf("%q, want %q", got, test.stderr)
+			}
+		})
+	}
+}
+
+// killAtOnce kills processes so that none of them sees another's end. They are
+// stopped before the first one dies.
+func killAtOnce(t *testing.T, kill map[int]bool) {
+	t.Helper()
+	maps.DeleteFunc(kill, func(_ int, kill bool) bool { return !kill })
+	for pid := range kill {
+		unix.Kill(pid, unix.SIGSTOP)
+		if !soon(func() bool { return state(pid) == "T" }) {
+			t.Fatalf("process %d is in state %s", pid, state(pid))
+		}
+	}
+	for pid := range kill {
+		unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+// Processes that the command left behind end with the broker, and with its guard.
+func TestRunDaemonEnds(t *testing.T) {
+	for name, kill := range map[string]func(guard, broker int) int{
+		"broker": func(_, broker int) int { return broker },
+		"guard":  func(guard, _ int) int { return guard },
+	} {
+		t.Run(name, func(t *testing.T) {
+			line := mark(t)
+			// Twice forked, and of another session.
+			script := strings.ReplaceAll(`(setsid sh -c "$0 & $0" >/dev/null 2>&1 &) ; echo ready; while ! [ -e "$1" ]; do sleep 0.01; done; exit 1`, "$0", line)
+			gate := filepath.Join(t.TempDir(), "gate")
+			r := startRun(t, "sh", "-c", script, "sh", gate)
+			r.expect("ready")
+			guard, broker := r.parts()
+			if !soon(func() bool { return len(marked(line)) == 2 }) {
+				t.Fatalf("the tree has %d processes", len(marked(line)))
+			}
+			if err := os.WriteFile(gate, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r.end(1)
+			if len(marked(line)) != 2 {
+				t.Fatalf("of what was left %v is there", marked(line))
+			}
+			unix.Kill(kill(guard, broker), unix.SIGKILL)
+			r.expectNobody(line)
+		})
 	}
 }
 
 func TestRunFrontKilled(t *testing.T) {
 	line := mark(t)
 	r := startTree(t, line)
-	brokers := childrenOf(t, r.Process.Pid)
+	_, broker := r.parts()
 	r.Process.Kill()
 	r.end(128 + int(unix.SIGKILL))
 	r.expectNobody(line)
-	if !soon(func() bool { return state(brokers[0]) == "gone" || state(brokers[0]) == "Z" }) {
+	if !soon(func() bool { return state(broker) == "gone" || state(broker) == "Z" }) {
 		t.Error("the broker is left")
 	}
 	const want = "afalg-policy: the process that run began as was killed: the command and all that it started were killed\n"
@@ -271,7 +360,8 @@ func TestRunFrontKilled(t *testing.T) {
 func TestRunHides(t *testing.T) {
 	r := startRun(t, "sh", "-c", "echo ready; exec "+mark(t))
 	r.expect("ready")
-	for _, pid := range append(childrenOf(t, r.Process.Pid), r.Process.Pid) {
+	guard, broker := r.parts()
+	for _, pid := range []int{guard, broker, r.Process.Pid} {
 		var st syscall.Stat_t
 		if err := syscall.Stat(fmt.Sprintf("/proc/%d/environ", pid), &st); err != nil || st.Uid != 0 {
 			t.Errorf("process %d is user %d's to look into, %v", pid, st.Uid, err)

@@ -2,20 +2,13 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
+	"github.com/afalg-policy/afalg-policy/internal/admit"
 	"github.com/afalg-policy/afalg-policy/internal/oci"
-	"github.com/afalg-policy/afalg-policy/internal/plan"
-	"github.com/afalg-policy/afalg-policy/internal/vouch"
 )
 
 const runtimeLong = `Runtime stands in the place of runc or crun, for Docker, containerd, CRI-O and
@@ -25,12 +18,18 @@ runtime, which it becomes in the end.
 On create, run and restore it hardens the spec of the container, as "hook
 precreate" does, writes it to a bundle of its own below /run/afalg-policy, and
 has the real runtime take that one. The bundle of the caller is not changed, and
-may be read-only. A spec that cannot be hardened and proved is refused; the
-reason stands on standard error and in the runtime's log. All other commands
-pass untouched.
+may be read-only. A spec that cannot be hardened and proved is refused. All
+other commands pass untouched. Why the wrapper fails stands on standard error
+and in the runtime's log, whatever the command.
 
-A restored process keeps the filter with which it was checkpointed; the hardened
-spec holds for what is started in the container from then on.`
+The runtime may be a front, as NVIDIA's is, that finds this wrapper in PATH in
+turn and becomes or starts it. The spec is then hardened again, as the front
+left it.
+
+A restored process keeps the filters with which it was checkpointed; the
+hardened spec holds for what is started in the container from then on. So
+restore reads the filters in the checkpoint, and refuses one that leaves a route
+open.`
 
 func newRuntime(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
@@ -45,33 +44,47 @@ func newRuntime(t *tui) *cobra.Command {
 	path := cmd.Flags().String("runtime-path", "", "the real `RUNTIME`; the first of crun and runc in PATH without it")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		own, args := splitOwn(cmd.Flags(), args)
-		if err := cmd.Flags().Parse(own); errors.Is(err, pflag.ErrHelp) {
+		err := cmd.Flags().Parse(own)
+		if errors.Is(err, pflag.ErrHelp) || cmd.Flags().Changed("help") {
 			return cmd.Help()
-		} else if err != nil {
-			return &usageError{err}
 		}
-		if len(args) == 0 {
-			return usagef("the arguments of the runtime are missing")
-		}
-		real, err := realRuntime(*path)
 		if err != nil {
-			return err
+			err = &usageError{err}
+		} else {
+			err = flags.beRuntime(*path, args)
 		}
-		inv, err := oci.ParseInvocation(args)
-		if err != nil {
-			return &usageError{err}
-		}
-		if inv == nil {
-			return become(real, args)
-		}
-		bundle, err := flags.harden(inv, real)
-		if err != nil {
-			inv.Log.Fail("afalg-policy: " + err.Error())
-			return err
-		}
-		return become(real, inv.With(bundle))
+		// Of most callers this is all that anybody sees.
+		oci.CallerLog(args).Fail("afalg-policy: " + err.Error())
+		return err
 	}
 	return cmd
+}
+
+// beRuntime becomes the real runtime; it returns only with an error.
+func (f *containerFlags) beRuntime(path string, args []string) error {
+	if len(args) == 0 {
+		return usagef("the arguments of the runtime are missing")
+	}
+	inv, pass, err := oci.ParseInvocation(args)
+	if err != nil {
+		return &usageError{err}
+	}
+	real, err := oci.RealRuntime(path)
+	var loop *oci.LoopError
+	if errors.As(err, &loop) {
+		return usagef("--runtime-path %w: name the real runtime", err)
+	}
+	if err != nil {
+		return err
+	}
+	if inv != nil {
+		bundle, err := f.harden(inv, real)
+		if err != nil {
+			return err
+		}
+		pass = inv.With(bundle)
+	}
+	return oci.Become(real, pass)
 }
 
 // splitOwn takes the flags of this program, which come first, off the arguments
@@ -95,83 +108,18 @@ func splitOwn(flags *pflag.FlagSet, args []string) (own, rest []string) {
 	return own, nil
 }
 
-// realRuntime finds the runtime to become.
-func realRuntime(path string) (string, error) {
-	if os.Getenv(wrapperPID) == strconv.Itoa(os.Getpid()) {
-		return "", usagef("--runtime-path leads back to this wrapper: name the real runtime")
-	}
-	names := []string{"crun", "runc"}
-	if path != "" {
-		names = []string{path}
-	}
-	var errs []error
-	for _, name := range names {
-		found, err := exec.LookPath(name)
-		if err == nil {
-			return filepath.Abs(found)
-		}
-		errs = append(errs, err)
-	}
-	return "", hostError("there is no runtime: %w", errors.Join(errs...))
-}
-
-// wrapperPID is an environment variable: the process that is the wrapper
-// becomes the runtime, and must not come by here again.
-const wrapperPID = "AFALG_POLICY_RUNTIME_PID"
-
-// crunReceiver stands for the annotation run.oci.seccomp.receiver (crun(1)).
-const crunReceiver = "RUN_OCI_SECCOMP_RECEIVER"
-
-// become replaces this process.
-func become(real string, args []string) error {
-	if err := os.Setenv(wrapperPID, strconv.Itoa(os.Getpid())); err != nil {
-		return err
-	}
-	err := unix.Exec(real, append([]string{real}, args...), os.Environ())
-	return hostError("%s: %w", real, err)
-}
-
 // harden makes a bundle with the hardened spec of the container, and returns
 // its directory.
 func (f *containerFlags) harden(inv *oci.Invocation, real string) (string, error) {
-	if os.Getenv(crunReceiver) != "" {
-		return "", usagef("the environment variable %s has crun hand the listener of the filter to others, so that nothing can be proved: unset it", crunReceiver)
-	}
 	s, err := f.open("runtime", inv.Log.Warn)
 	if err != nil {
 		return "", err
 	}
-	defer s.close()
-	origin, err := filepath.Abs(inv.Bundle)
-	if err != nil {
-		return "", hostError("the working directory: %w", err)
+	defer s.Close()
+	bundle, err := s.Bundle(inv, real)
+	var environment *admit.EnvironmentError
+	if errors.As(err, &environment) {
+		return "", usagef("%w", err)
 	}
-	spec, err := readSpec(inv, origin)
-	if err != nil {
-		return "", err
-	}
-	source := vouch.Source{Platform: f.platform.value, ID: inv.ID, Bundle: origin, Spec: spec}
-	s.restored = inv.Command == "restore"
-	out, err := s.settle(source, oci.Options.Harden)
-	if err != nil {
-		return "", err
-	}
-	bundles := oci.Bundles{Dir: filepath.Join(stateDir(), "bundles")}
-	dir, err := bundles.Make(out.Spec, origin, inv.State(real, runDir()))
-	if err != nil {
-		return "", hostError("a bundle for the hardened spec: %w", err)
-	}
-	return dir, nil
-}
-
-// readSpec reads the spec that the runtime would take.
-func readSpec(inv *oci.Invocation, origin string) ([]byte, error) {
-	if inv.Config == "" {
-		return oci.ReadBundle(origin)
-	}
-	spec, err := plan.ReadRegular(inv.Config, oci.MaxSpec)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", inv.Config, err)
-	}
-	return spec, nil
+	return bundle, err
 }

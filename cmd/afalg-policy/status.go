@@ -2,46 +2,58 @@ package main
 
 import (
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/afalg-policy/afalg-policy/internal/deploy"
 	"github.com/afalg-policy/afalg-policy/internal/install"
+	"github.com/afalg-policy/afalg-policy/internal/report"
 )
 
 const statusLong = `Status looks at each platform of this host, or at those that are named:
 
+  policy     whether the policy that was installed can be read as it is now
   installed  yes, no, changed (a file is not as it was installed), interrupted
   active     whether what runs uses it: the daemon was restarted since, and no
-             container keeps a runtime that passes by the wrapper (docker)
-  proved     whether a container is closed: one is started, with this program
-             alone in it, no network and the platform's defaults, and "probe"
-             is run inside. It is removed afterwards
+             container keeps a runtime that passes by the wrapper (docker); each
+             service has the list of its drop-in, and runs since then (systemd)
+  agent      whether containers that are granted something find the agent; not
+             needed if the policy grants nothing
+  probed     whether a container is closed: one is started, with this program
+             alone in it, no network and the platform's defaults, and "probe" is
+             run inside. It is removed afterwards. For systemd it is a service
 
-Each answer that is not yes comes with its reason on standard error. The exit
-status is 0 if all answers are yes, 1 if not, and 3 if a platform that was named
-is not on this host. With --no-prove no container is started.`
+Each answer that is not yes comes with its reason on standard error. A platform
+that is here and was never installed is a remark, unless it is named. The exit
+status is 0 if something is installed and all other answers are yes, 1 if not,
+and 3 if a platform that was named is not on this host. With --no-probe no
+container is started.`
 
 func newStatus(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [PLATFORM]...",
-		Short: "Tell whether the policy is installed, active and proved",
+		Short: "Tell whether the policy is installed, active and probed",
 		Long:  statusLong,
 		Example: `  afalg-policy status
   afalg-policy status docker podman --json
-  afalg-policy status --no-prove`,
+  afalg-policy status --no-probe`,
 		ValidArgs: install.Platforms(),
 	}
-	noProve := cmd.Flags().Bool("no-prove", false, "start no containers")
+	noProbe := cmd.Flags().Bool("no-probe", false, "start no containers")
 	wantJSON := addFormat(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		for _, name := range args {
+			if err := knownPlatform(name); err != nil {
+				return err
+			}
+		}
 		self, err := os.Executable()
 		if err != nil {
 			return hostError("find this program: %w", err)
 		}
-		all, err := install.Check(cmd.Context(), install.StatusOptions{Platforms: args, Prove: !*noProve, Program: self})
+		all, err := deploy.Status(cmd.Context(), install.StatusOptions{Platforms: args, Probe: !*noProbe, Program: self})
 		if err != nil {
-			return installError(t, err)
+			return installError(err)
 		}
 		return showStatus(t, all, wantJSON())
 	}
@@ -49,31 +61,13 @@ func newStatus(t *tui) *cobra.Command {
 }
 
 func showStatus(t *tui, all []install.Status, asJSON bool) error {
-	good := len(all) > 0
-	var rows [][]string
-	for _, s := range all {
-		good = good && s.OK()
-		rows = append(rows, []string{s.Platform, string(s.Installed), string(s.Active), string(s.Proved), dash(strings.Join(s.Restart, " "))})
+	r := report.NewStatus(all)
+	if !asJSON {
+		r.Text(&t.Printer)
+	} else if err := t.JSON(r); err != nil {
+		return err
 	}
-	if asJSON {
-		if all == nil {
-			all = []install.Status{}
-		}
-		if err := t.json(all); err != nil {
-			return err
-		}
-	} else {
-		t.table([]string{"platform", "installed", "active", "proved", "restart"}, rows)
-		for _, s := range all {
-			for _, reason := range s.Reasons {
-				t.notef("%s: %s", s.Platform, reason)
-			}
-		}
-		if len(all) == 0 {
-			t.notef("no platform was found: %s", strings.Join(install.Platforms(), ", "))
-		}
-	}
-	if !good {
+	if r.Verdict != report.Yes {
 		return errNo
 	}
 	return nil

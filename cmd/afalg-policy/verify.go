@@ -1,30 +1,38 @@
 package main
 
 import (
-	"context"
+	"errors"
+	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
-	"github.com/afalg-policy/afalg-policy/internal/verify"
+	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
+	"github.com/afalg-policy/afalg-policy/internal/live"
+	"github.com/afalg-policy/afalg-policy/internal/output"
+	"github.com/afalg-policy/afalg-policy/internal/report"
 )
 
 // verifyLong is the help of verify.
 const verifyLong = `Verify compiles seccomp profiles as the container runtimes do, and asks the
 programs about every route to AF_ALG, on every ABI of the machine. It answers
-  closed     proved for every input of the call: each is killed, trapped or refused
-  open       with a witness: the registers of a call that the filter lets through
+  closed     proved for every input of the call: killed, trapped or refused
+  open       with a witness: the registers of a call that gets through
   undecided  neither was found, or a tracer decides; counts as open
-  listener   whoever listens to the filter's notifications decides; counts as open
+  listener   whoever listens to the filter's notifications decides; counts as
+             open. Where a process can load a listener of its own, it is open
 A filter sees nothing of a descriptor that is passed in.
 
-FILE is a seccomp profile (OCI, or with the conditions of Docker and podman), or
-a whole config.json. A profile with an archMap is verified for each machine in
-it, any other for those that it lists, or for amd64. --bpf takes a program as it
-was loaded: an array of struct sock_filter.
+FILE is a seccomp profile (OCI, or with the conditions of Docker and podman), a
+whole config.json, or a SeccompProfile of Kubernetes; a directory stands for all
+that are in it, and - for standard input. A profile with an archMap is verified
+for each machine in it, any other for those that it lists, or for amd64. --bpf
+takes a program as it was loaded: an array of struct sock_filter.
 
 The text of a profile is checked for what it says and the program does not do;
-docs/findings.md lists the findings. They do not change the exit status.
+docs/findings.md lists the findings. They change the exit status with --fail-on
+alone.
 
 A QUERY asks about a system call besides: 'socket(family=AF_RXRPC)',
 'prctl(option=22)', 'socket(arg0.high!=0, abi=x86-64)'. Parameters by name are
@@ -33,7 +41,8 @@ are whole registers, or with .low and .high halves of them. What is not
 mentioned may be anything. docs/verify.md has the grammar.
 
 Exit status 1 means that something asked about is open or undecided, or with
---equal, that the two filters differ or were not proved equal.`
+--equal, that the two filters differ or were not proved equal. It is 2 if a file
+could not be used, after the report of the others.` + ignoreHelp
 
 func newVerify(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
@@ -44,7 +53,8 @@ func newVerify(t *tui) *cobra.Command {
   afalg-policy verify --arch amd64 --policy builtin:baseline --json config.json
   afalg-policy verify --bpf filter.bpf --ask 'socket(family=AF_RXRPC)'
   afalg-policy verify --equal --except AF_ALG base.json hardened.json
-  afalg-policy verify -o sarif *.json`,
+  afalg-policy verify -o sarif profiles
+  kubectl get seccompprofiles -A -o json | afalg-policy verify --fail-on warning -`,
 		Args: cobra.ArbitraryArgs,
 	}
 	ask := askFlags(cmd)
@@ -52,115 +62,162 @@ func newVerify(t *tui) *cobra.Command {
 	processes := addLive(cmd)
 	format := formatFlags(cmd)
 	equal := equalFlags(cmd)
+	ignore := cmd.Flags().String("ignore-file", "", "accept what `FILE` lists, with reasons and expiry")
+	fail := newChoice("open", "none", "error", "warning", "note")
+	addChoice(cmd, fail, "fail-on", "", "what makes the exit status 1: what is open, nothing, or findings of that level and above too")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		questions, err := ask(t)
+		asked, err := ask(t)
 		if err != nil {
 			return err
 		}
 		if processes.all {
-			if len(args) > 0 || len(files.dumps) > 0 || equal.wanted || format.wantsSARIF() {
-				return usagef("--all stands alone, with --json, --policy and --ask at most")
+			if len(args) > 0 || len(files.dumps) > 0 || equal.wanted || format.wantsSARIF() || *ignore != "" || cmd.Flags().Changed("fail-on") {
+				return usagef("--all stands alone, with --containers, --json, --policy and --ask at most")
 			}
-			return verifyHost(t, questions.verdicts(&files.memo), format.value() == "json")
+			return verifyHost(t, report.HostQuestions{Questions: asked.Questions, Plan: asked.plan, Contained: processes.contained, Tool: buildInfo()}, format)
+		}
+		if processes.contained {
+			return usagef("--containers goes with --all; --container ID names one")
 		}
 		in, err := files.read(args)
 		if err != nil {
 			return err
 		}
+		accepted, warnings, err := ignoreFile(*ignore)
+		if err != nil {
+			return &unusableError{err}
+		}
+		for _, w := range warnings {
+			t.Notef("warning: %s", w)
+		}
 		if processes.given(cmd) {
-			if err := in.addProcess(cmd.Context(), processes); err != nil {
+			sources, err := processes.sources(cmd.Context())
+			if err != nil {
+				return verifyError("", err)
+			}
+			if err := in.AddRunning(sources); err != nil {
 				return err
 			}
 		}
-		if len(in.sources) == 0 {
+		if len(in.Sources) == 0 && len(in.Broken) == 0 {
 			return usagef("name what to verify: files, --bpf FILE, or a process")
 		}
 		if equal.except != nil && !equal.wanted {
-			return usagef("--except is a flag for --equal")
+			return usagef("--except goes with --equal")
+		}
+		if equal.wanted && len(in.Broken) > 0 {
+			return brokenError(in.Broken)
 		}
 		if equal.wanted {
 			return equal.show(t, in, format)
 		}
-		report, err := questions.put(in, &files.memo)
+		r, err := asked.Ask(in, &files.Memo)
 		if err != nil {
-			return err
+			return verifyError("--ask", err)
 		}
-		return report.show(t, format)
+		for _, rule := range r.Ignore(accepted) {
+			t.Notef("note: an entry of the ignore file ignores nothing: %s", rule)
+		}
+		r.Judge(fail.value)
+		return showFilters(t, r, format)
 	}
 	return cmd
 }
 
-// addProcess adds the filters of running processes.
-func (in *input) addProcess(ctx context.Context, l *liveFlags) error {
-	sources, err := l.sources(ctx)
+func ignoreFile(name string) (report.IgnoreFile, []string, error) {
+	if name == "" {
+		return report.IgnoreFile{}, nil, nil
+	}
+	return report.ReadIgnore(os.Stdin, name, time.Now())
+}
+
+// verifyHost asks about every process of the host.
+func verifyHost(t *tui, q report.HostQuestions, format *reportFormat) error {
+	r, err := q.Ask()
 	if err != nil {
+		return verifyError("--ask", err)
+	}
+	if format.value() != "json" {
+		r.Text(&t.Printer)
+	} else if err := t.JSON(r); err != nil {
 		return err
 	}
-	in.addSources(sources[0].Name, sources)
-	for _, s := range sources {
-		for _, p := range s.Filter {
-			in.add(s.Name, verify.LintProgram(p, s.endian()))
-		}
+	if r.Verdict != report.Closed {
+		return errNo
 	}
 	return nil
 }
 
-// formatFlags gives a command the formats of a report.
-func formatFlags(cmd *cobra.Command) *reportFormat {
-	f := &reportFormat{choice: newChoice("text", "json", "sarif")}
-	addChoice(cmd, f.choice, "output", "o", "format of the result")
-	cmd.Flags().BoolVar(&f.json, "json", false, "the same as -o json")
-	cmd.Flags().StringVar(&f.sarif, "sarif", "", "write the report to `FILE` as SARIF 2.1.0 too")
-	cmd.MarkFlagsMutuallyExclusive("output", "json")
-	return f
-}
-
-type reportFormat struct {
-	choice *choice
-	json   bool
-	sarif  string
-}
-
-func (f *reportFormat) value() string {
-	if f.json {
-		return "json"
+// showFilters writes the report. An input that could not be used makes it
+// incomplete, which is told last.
+func showFilters(t *tui, r *report.Filters, f *reportFormat) error {
+	if err := writeFilters(t, r, f); err != nil {
+		return err
 	}
-	return f.choice.value
-}
-
-func (f *reportFormat) wantsSARIF() bool { return f.sarif != "" || f.value() == "sarif" }
-
-// questions is what every source is asked.
-type questions struct {
-	families []uint32
-	queries  []*verify.Query
-}
-
-// askFlags adds the flags that ask for more than AF_ALG.
-func askFlags(cmd *cobra.Command) func(*tui) (questions, error) {
-	policy := cmd.Flags().String("policy", "", "ask for the families that `POLICY` denies too")
-	queries := cmd.Flags().StringArray("ask", nil, "ask about a call too, as in `QUERY` 'socket(family=AF_RXRPC)'; may be repeated")
-	return func(t *tui) (questions, error) {
-		q := questions{families: []uint32{afalg.Family}}
-		for _, text := range *queries {
-			query, err := verify.ParseQuery(text)
-			if err != nil {
-				return questions{}, usagef("--ask: %w", err)
-			}
-			q.queries = append(q.queries, query)
-		}
-		if *policy == "" {
-			return q, nil
-		}
-		p, err := loadPlan(t, *policy)
-		if err != nil {
-			return questions{}, &unusableError{err}
-		}
-		for _, f := range p.Families {
-			if f.Number != afalg.Family {
-				q.families = append(q.families, f.Number)
-			}
-		}
-		return q, nil
+	if len(r.Broken) > 0 {
+		return brokenError(r.Broken)
 	}
+	if r.Failed {
+		return errNo
+	}
+	return nil
+}
+
+func writeFilters(t *tui, r *report.Filters, f *reportFormat) error {
+	if f.sarif != "" {
+		if err := writeSARIF(t, r, f.sarif); err != nil {
+			return err
+		}
+	}
+	switch f.value() {
+	case "json":
+		return t.JSON(r)
+	case "sarif":
+		return writeSARIF(t, r, report.Standard)
+	}
+	if len(r.Filters) > 0 {
+		r.Text(&t.Printer)
+	}
+	return nil
+}
+
+func writeSARIF(t *tui, r *report.Filters, name string) error {
+	text, err := r.SARIF(buildInfo())
+	if err != nil {
+		return err
+	}
+	if name != report.Standard {
+		return written(output.File(name, text))
+	}
+	_, err = t.out.Write(text)
+	return err
+}
+
+// verifyError gives an error of a report its exit status, and the flag whose
+// query it is about.
+func verifyError(flag string, err error) error {
+	var query *verify.QueryError
+	var unasked *report.UnaskedError
+	var unpaired *report.UnpairedError
+	var unable *report.HostError
+	var refused *live.HostError
+	switch {
+	case errors.As(err, &query):
+		return usagef("%s: %w", flag, query)
+	case errors.As(err, &unasked):
+		return usagef("%s %w", flag, err)
+	case errors.As(err, &unpaired):
+		return usagef("%w: name the machine to compare for with --arch", err)
+	case errors.As(err, &unable), errors.As(err, &refused):
+		return &unableError{err}
+	}
+	return &unusableError{err}
+}
+
+func brokenError(all []report.Broken) error {
+	var texts []string
+	for _, b := range all {
+		texts = append(texts, b.Error)
+	}
+	return &unusableError{errors.New(strings.Join(texts, "\n"))}
 }

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,18 +15,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/afalg-policy/afalg-policy/internal/bpf"
-	"github.com/afalg-policy/afalg-policy/internal/live"
-	"github.com/afalg-policy/afalg-policy/internal/oracle"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
-	"github.com/afalg-policy/afalg-policy/internal/seccomp"
-	"github.com/afalg-policy/afalg-policy/internal/verify"
+	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
+	"github.com/afalg-policy/afalg-policy/internal/report"
+	"github.com/afalg-policy/afalg-policy/internal/testing/oracle"
 )
 
 // These tests need root: without it the kernel shows no filters.
 
 // sleepers starts processes under filters and returns their numbers.
-func sleepers(t *testing.T, f bpf.Filter, number int) []int {
+func sleepers(t *testing.T, f cbpf.Filter, number int) []int {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "oracle")
 	if err := oracle.Build(program); err != nil {
@@ -45,9 +44,13 @@ func sleepers(t *testing.T, f bpf.Filter, number int) []int {
 	return pids
 }
 
-func compiledFor(t *testing.T, src []byte) bpf.Program {
+func compiledFor(t *testing.T, src []byte) cbpf.Program {
 	t.Helper()
-	p, err := profile.Resolve(src, profile.Host{Arch: specs.ArchX86_64, Caps: profile.DefaultCaps()})
+	conditional, err := profile.Parse(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := conditional.Resolve(profile.Host{Arch: specs.ArchX86_64, Caps: profile.DefaultCaps()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,9 +61,9 @@ func compiledFor(t *testing.T, src []byte) bpf.Program {
 	return c.Insns
 }
 
-func dockerProgram(t *testing.T) bpf.Program {
+func dockerProgram(t *testing.T) cbpf.Program {
 	t.Helper()
-	src, err := profile.Docker()
+	src, err := jsontext.Encode(profile.Docker())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +71,7 @@ func dockerProgram(t *testing.T) bpf.Program {
 }
 
 // hardenedProgram closes AF_ALG and allows everything else.
-func hardenedProgram(t *testing.T) bpf.Program {
+func hardenedProgram(t *testing.T) cbpf.Program {
 	t.Helper()
 	out, status := call("generate", "seccomp", "builtin:baseline", "--base", "none", "--format", "oci")
 	if status != exitYes {
@@ -92,26 +95,26 @@ func TestVerifyPID(t *testing.T) {
 	docker, hardened := dockerProgram(t), hardenedProgram(t)
 	tests := []struct {
 		name   string
-		filter bpf.Filter
+		filter cbpf.Filter
 		open   []string // "ABI call"
 	}{
-		{"hardened", bpf.Filter{hardened}, nil},
-		{"docker", bpf.Filter{docker}, []string{"x86-64 socketpair", "i386 socketcall", "i386 socketpair", "x32 socketpair"}},
-		{"docker under hardened", bpf.Filter{hardened, docker}, nil},
-		{"hardened under docker", bpf.Filter{docker, hardened}, nil},
-		{"docker, twice", bpf.Filter{docker, docker}, []string{"x86-64 socketpair", "i386 socketcall", "i386 socketpair", "x32 socketpair"}},
+		{"hardened", cbpf.Filter{hardened}, nil},
+		{"docker", cbpf.Filter{docker}, []string{"x86-64 socketpair", "i386 socketcall", "i386 socketpair", "x32 socketpair"}},
+		{"docker under hardened", cbpf.Filter{hardened, docker}, nil},
+		{"hardened under docker", cbpf.Filter{docker, hardened}, nil},
+		{"docker, twice", cbpf.Filter{docker, docker}, []string{"x86-64 socketpair", "i386 socketcall", "i386 socketpair", "x32 socketpair"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			pid := sleepers(t, tt.filter, 1)[0]
 			out, status := call("verify", "--json", "--pid", fmt.Sprint(pid))
-			var r verifyReport
+			var r report.Filters
 			if err := json.Unmarshal([]byte(out), &r); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
 			var open []string
 			for _, a := range r.Filters[0].Answers {
-				if name := a.ABI + " " + a.Call; a.State != "closed" && !slices.Contains(open, name) {
+				if name := a.ABI + " " + a.Call; a.Verdict != "closed" && !slices.Contains(open, name) {
 					open = append(open, name)
 				}
 			}
@@ -120,8 +123,8 @@ func TestVerifyPID(t *testing.T) {
 			if d := cmp.Diff(tt.open, open); d != "" {
 				t.Error(d)
 			}
-			if want := map[bool]int{true: exitYes, false: exitNo}[len(tt.open) == 0]; status != want || r.Closed != (want == exitYes) {
-				t.Errorf("status %d, closed %v", status, r.Closed)
+			if want := map[bool]int{true: exitYes, false: exitNo}[len(tt.open) == 0]; status != want || (r.Verdict == report.Closed) != (want == exitYes) {
+				t.Errorf("status %d, %s", status, r.Verdict)
 			}
 			if f := r.Filters[0]; f.Kind != "process" || f.Machine != "amd64" || f.Programs != len(tt.filter) || len(r.Filters) != 1 {
 				t.Errorf("filter %+v", f)
@@ -167,9 +170,9 @@ const thousand = 1000
 func TestVerifyThousand(t *testing.T) {
 	docker, hardened := dockerProgram(t), hardenedProgram(t)
 	under := map[string][]int{
-		"docker":   sleepers(t, bpf.Filter{docker}, thousand-400),
-		"hardened": sleepers(t, bpf.Filter{hardened}, 300),
-		"both":     sleepers(t, bpf.Filter{docker, hardened}, 100),
+		"docker":   sleepers(t, cbpf.Filter{docker}, thousand-400),
+		"hardened": sleepers(t, cbpf.Filter{hardened}, 300),
+		"both":     sleepers(t, cbpf.Filter{docker, hardened}, 100),
 	}
 	start := time.Now()
 	out, status := call("verify", "--all", "--json")
@@ -177,7 +180,7 @@ func TestVerifyThousand(t *testing.T) {
 	if status != exitNo {
 		t.Fatalf("status %d: %s", status, out)
 	}
-	var r hostReport
+	var r report.Host
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatal(err)
 	}
@@ -210,56 +213,11 @@ func TestVerifyThousand(t *testing.T) {
 	}
 }
 
-func stackOf(r hostReport, pid int) (hostStack, bool) {
+func stackOf(r report.Host, pid int) (report.Stack, bool) {
 	for _, s := range r.Stacks {
-		if slices.ContainsFunc(s.Processes, func(p hostProcess) bool { return p.PID == pid }) {
+		if slices.ContainsFunc(s.Processes, func(p report.Process) bool { return p.PID == pid }) {
 			return s, true
 		}
 	}
-	return hostStack{}, false
-}
-
-// TestReportHost counts each process once, by the worst of its threads, and
-// calls a host open if one process could not be asked.
-func TestReportHost(t *testing.T) {
-	shared := &live.Stack{ID: "0123456789abcdef", Mode: live.Filtered}
-	none := &live.Stack{ID: "fedcba9876543210"}
-	host := live.Host{Processes: []live.Process{
-		{PID: 7, Command: "mixed", Threads: []live.Thread{{TID: 7, Stack: shared}, {TID: 8, Stack: none}, {TID: 9, Stack: shared}}},
-		{PID: 10, Command: "safe", Threads: []live.Thread{{TID: 10, Stack: shared}}},
-	}}
-	asked := 0
-	ask := func(s source) ([]verify.Verdict, error) {
-		asked++
-		state := verify.Closed
-		if strings.HasSuffix(s.Name, none.ID) {
-			state = verify.Undecided
-		}
-		return []verify.Verdict{{State: state}}, nil
-	}
-	report := func() hostReport {
-		stacks := stacksOf(host)
-		for _, u := range stacks {
-			if err := u.decide(source{}, ask); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return reportHost(host, "amd64", stacks)
-	}
-	r := report()
-	if asked != 2 || !r.Open || r.Threads != 4 {
-		t.Errorf("asked %d times: %+v", asked, r)
-	}
-	want := []hostVerdict{{"open", 0}, {"undecided", 1}, {"listener", 0}, {"closed", 1}}
-	if d := cmp.Diff(want, r.Verdicts); d != "" {
-		t.Error(d)
-	}
-	host.Processes = host.Processes[1:]
-	if report().Open {
-		t.Error("a closed host is open")
-	}
-	host.Unread = []live.Unread{{PID: 11, Command: "traced", Err: os.ErrPermission}}
-	if !report().Open {
-		t.Error("a host with a process that was not asked is closed")
-	}
+	return report.Stack{}, false
 }

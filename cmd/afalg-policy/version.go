@@ -1,56 +1,15 @@
 package main
 
 import (
-	"fmt"
-	"runtime"
-	"runtime/debug"
-
-	"github.com/afalg-policy/afalg-policy/internal/seccomp"
 	"github.com/spf13/cobra"
+
+	"github.com/afalg-policy/afalg-policy/internal/report"
 )
 
 // version is set by the linker: -ldflags "-X main.version=v1.0.0".
 var version = ""
 
-// build tells what this program was made from.
-type build struct {
-	Version  string `json:"version"`
-	Commit   string `json:"commit,omitempty"`
-	Modified bool   `json:"modified,omitempty"` // built from a tree with changes
-	Go       string `json:"go"`
-	Platform string `json:"platform"`
-	// Libseccomp compiles the filters that are proved.
-	Libseccomp string `json:"libseccomp"`
-}
-
-func buildInfo() build {
-	b := build{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Libseccomp: seccomp.Version()}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			switch s.Key {
-			case "vcs.revision":
-				b.Commit = s.Value
-			case "vcs.modified":
-				b.Modified = s.Value == "true"
-			}
-		}
-	}
-	if b.Version == "" {
-		b.Version = "devel"
-	}
-	return b
-}
-
-func (b build) String() string {
-	text := fmt.Sprintf("afalg-policy %s (%s, %s, libseccomp %s)", b.Version, b.Go, b.Platform, b.Libseccomp)
-	if b.Commit != "" {
-		text += " commit " + b.Commit
-	}
-	if b.Modified {
-		text += " with changes"
-	}
-	return text
-}
+func buildInfo() report.Build { return report.ReadBuild(version) }
 
 func newVersion(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
@@ -64,9 +23,9 @@ func newVersion(t *tui) *cobra.Command {
 	wantJSON := addFormat(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if wantJSON() {
-			return t.json(buildInfo())
+			return t.JSON(report.NewAbout(buildInfo()))
 		}
-		t.printf("%s", buildInfo())
+		t.Printf("%s", buildInfo())
 		return nil
 	}
 	return cmd

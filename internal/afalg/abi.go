@@ -2,7 +2,7 @@ package afalg
 
 import "golang.org/x/sys/unix"
 
-// Kind tells how an ABI relates to the machine that runs it.
+// Kind is the relation of an ABI to the machine that runs it.
 type Kind int
 
 const (
@@ -11,7 +11,7 @@ const (
 	X32                // 64-bit registers, 32-bit pointers, the x86-64 architecture word
 )
 
-// ABI is a system call table as seccomp tells it apart, with the numbers of
+// ABI is a system call table as seccomp distinguishes them, with the numbers of
 // the calls that reach AF_ALG. A number is 0 where the ABI lacks the call.
 type ABI struct {
 	Name      string // in reports
@@ -24,7 +24,7 @@ type ABI struct {
 	Socket, Socketpair, Socketcall uint32
 	IOUring                        uint32 // io_uring_setup; enter and register follow it
 
-	// What a session with an AF_ALG socket takes besides.
+	// Further calls of a session with an AF_ALG socket.
 	Bind, Setsockopt, Accept, Accept4 uint32
 }
 

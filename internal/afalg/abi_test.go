@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestABIsAreApart checks what the tables promise: a filter can tell every
-// two calls apart by architecture and number, and no name is used twice.
+// TestABIsAreApart checks the promise of the tables: a filter can distinguish
+// any two calls by architecture and number, and no name is used twice.
 func TestABIsAreApart(t *testing.T) {
 	type seen struct{ arch, nr uint32 }
 	calls, names := map[seen]string{}, map[string]bool{}
@@ -48,9 +48,8 @@ func TestABIsAreApart(t *testing.T) {
 	}
 }
 
-// TestAuditWords takes AUDIT_ARCH_* apart (include/uapi/linux/audit.h): bit 31
-// says 64-bit, bit 30 little-endian, bit 29 MIPS n32, the rest is the ELF
-// machine.
+// TestAuditWords splits AUDIT_ARCH_* (include/uapi/linux/audit.h): bit 31 says
+// 64-bit, bit 30 little-endian, bit 29 MIPS n32, the rest is the ELF machine.
 func TestAuditWords(t *testing.T) {
 	const (
 		bits64 = 0x80000000
@@ -83,7 +82,7 @@ func TestAuditWords(t *testing.T) {
 	}
 }
 
-// TestOrder holds the order of reports: a 64-bit ABI comes before those that
+// TestOrder checks the order of reports: a 64-bit ABI comes before those that
 // share its machine, and every other ABI follows one of its byte order.
 func TestOrder(t *testing.T) {
 	var native ABI
@@ -100,7 +99,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// TestCalls writes down every call of the ABIs with a shape of their own.
+// TestCalls lists every call of the ABIs with a shape of their own.
 func TestCalls(t *testing.T) {
 	tests := map[string]string{
 		"SCMP_ARCH_X86_64": `
@@ -157,8 +156,8 @@ io_uring io_uring_register(5427)`,
 	}
 }
 
-// TestRoutes joins the two tables of routes: every route that a filter can
-// see belongs to some call, and no call has a route that reports do not know.
+// TestRoutes joins the two tables of routes: every route visible to a filter
+// belongs to some call, and no call has a route that reports do not know.
 func TestRoutes(t *testing.T) {
 	var listed, called []Route
 	for _, r := range Routes() {
@@ -190,8 +189,8 @@ var buildAudits = map[string]uint32{
 	"mips64": unix.AUDIT_ARCH_MIPS64, "mips": unix.AUDIT_ARCH_MIPS, "mips64le": unix.AUDIT_ARCH_MIPSEL64, "mipsle": unix.AUDIT_ARCH_MIPSEL,
 }
 
-// TestBuildABI compares the numbers of the machine that runs the test with
-// the kernel headers that x/sys was made from.
+// TestBuildABI compares the numbers of the machine that runs the test with the
+// kernel headers behind x/sys.
 func TestBuildABI(t *testing.T) {
 	for _, a := range ABIs() {
 		if a.Audit != buildAudits[runtime.GOARCH] || a.Bit != 0 {

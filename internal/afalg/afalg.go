@@ -1,6 +1,7 @@
-// Package afalg holds what the Linux kernel fixes about AF_ALG: constants,
-// algorithm types and names, the routes to a socket, and the system call
-// numbers by which each ABI reaches them. It is pure: no I/O, no host facts.
+// Package afalg holds the facts that the Linux kernel fixes about AF_ALG:
+// constants, algorithm types and names, the routes to a socket, and the system
+// call numbers by which each ABI reaches them. It is pure: no I/O, no host
+// facts.
 package afalg
 
 import "golang.org/x/sys/unix"
@@ -10,14 +11,14 @@ import "golang.org/x/sys/unix"
 const Family = unix.AF_ALG
 
 // MaxFamily is one above the largest family that any kernel so far defines
-// (AF_MAX is 46 in Linux 6.x); families up to it are kept apart when a filter
-// is compared with another.
+// (AF_MAX is 46 in Linux 6.x). A comparison of two filters distinguishes the
+// families up to it.
 const MaxFamily = 64
 
-// Type is salg_type: the kind of algorithm a socket is bound to.
+// Type is salg_type: the kind of algorithm that a socket is bound to.
 type Type string
 
-// The types that have an algif module (crypto/algif_*.c).
+// Types with an algif module (crypto/algif_*.c).
 const (
 	AEAD     Type = "aead"
 	Hash     Type = "hash"

@@ -8,8 +8,8 @@ import (
 )
 
 // The table must agree with the one that x/sys generates from the headers
-// (tests run where the generic numbers hold), but for the names that it
-// prefers among several of one number.
+// (tests run where the generic numbers hold), except for its preferred names
+// among several of one number.
 func TestErrnoTable(t *testing.T) {
 	preferred := map[uint32]string{95: "EOPNOTSUPP", 117: "EUCLEAN"}
 	for n := range uint32(134) {

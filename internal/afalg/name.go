@@ -6,9 +6,10 @@ import (
 	"strings"
 )
 
-// The longest names that fit into a sockaddr_alg, in characters: in the 64
-// bytes of the structure, and in an address of 128 bytes, the most that the
-// kernel copies (Linux 4.12 and later). Both leave room for the final NUL.
+// MaxName and MaxLongName are the longest names that fit into a sockaddr_alg,
+// in characters: in the 64 bytes of the structure, and in an address of 128
+// bytes, the most that the kernel copies (Linux 4.12 and later). Both leave
+// room for the final NUL.
 const (
 	MaxName     = 63
 	MaxLongName = 103
@@ -22,22 +23,11 @@ const AnyName = "*"
 // with 32 parameters is refused.
 const maxParams = 31
 
-// Name is an algorithm name taken apart: a plain algorithm ("sha512"), or a
-// template and its parameters ("hmac(sha512)").
+// Name is a parsed algorithm name: a plain algorithm ("sha512"), or a template
+// and its parameters ("hmac(sha512)").
 type Name struct {
 	Base   string
 	Params []Name // empty for a plain algorithm
-}
-
-func (n Name) String() string {
-	if len(n.Params) == 0 {
-		return n.Base
-	}
-	params := make([]string, len(n.Params))
-	for i, p := range n.Params {
-		params[i] = p.String()
-	}
-	return n.Base + "(" + strings.Join(params, ",") + ")"
 }
 
 // bases lists the names of which n is made, outermost first.
@@ -49,7 +39,7 @@ func (n Name) bases() []string {
 	return all
 }
 
-// NameError tells why a string is no algorithm name.
+// NameError says why a string is no algorithm name.
 type NameError struct {
 	Name   string
 	Offset int // of the offending byte
@@ -139,7 +129,8 @@ func (p *nameParser) skip(c byte) bool {
 	return true
 }
 
-// unexpected says what stands at the current place and what belongs there.
+// unexpected names the text at the current place and the text that belongs
+// there.
 func (p *nameParser) unexpected(instead string) error {
 	if p.at == len(p.text) {
 		return p.fail("the name is cut off: %s", instead)
@@ -191,8 +182,8 @@ func joinTypes() string {
 // implementation of it.
 var hyphenated = []string{"sha3-", "blake2b-", "blake2s-", "ecdsa-nist-", "crc64-"}
 
-// driverPrefixes begin driver names that need no hyphen: internal helpers,
-// and accelerators that spell their names with underscores.
+// driverPrefixes are the prefixes of driver names that need no hyphen: internal
+// helpers, and accelerators that spell their names with underscores.
 var driverPrefixes = []string{"__", "cpt_", "hisi_", "p8_", "qat_"}
 
 // DriverName finds the first part of a name that belongs to one implementation

@@ -74,8 +74,9 @@ func TestParseNameErrors(t *testing.T) {
 	}
 }
 
-// The kernel would take a name that the grammar takes; the reverse is checked
-// against the parser of crypto/algboss.c, written down a second time here.
+// FuzzParseName shows that the kernel accepts every name that the grammar
+// accepts, and no other: kernelTakes is a second version of the parser of
+// crypto/algboss.c.
 func FuzzParseName(f *testing.F) {
 	for _, typ := range Types() {
 		for _, n := range WellKnown(typ) {
@@ -190,8 +191,8 @@ func TestDriverName(t *testing.T) {
 	}
 }
 
-// Known names are what suggestions point at: each must parse, be no driver
-// name, and fit into the plain structure.
+// Suggestions point at known names: each must parse, be no driver name, and fit
+// into the plain structure.
 func TestWellKnown(t *testing.T) {
 	for _, typ := range Types() {
 		names := WellKnown(typ)
@@ -210,7 +211,7 @@ func TestWellKnown(t *testing.T) {
 	if got := WellKnown("digest"); got != nil {
 		t.Errorf("unknown type: got %v", got)
 	}
-	// What Linux 7.3 allows by af_alg_restrict=1 is known.
+	// The names that Linux 7.3 allows by af_alg_restrict=1 are known.
 	for _, s := range strings.Fields(`aead:ccm(aes) hash:sha1 hash:cmac(aes) hash:hmac(md5) hash:hmac(sha512) hash:md4
 		skcipher:adiantum(xchacha12,aes) skcipher:hctr2(aes) skcipher:xts(camellia) skcipher:cbc(des3_ede) skcipher:cbc(paes) skcipher:ecb(des)`) {
 		a, err := ParseAlgorithm(s)
@@ -218,4 +219,15 @@ func TestWellKnown(t *testing.T) {
 			t.Errorf("%s is not known (%v)", s, err)
 		}
 	}
+}
+
+func (n Name) String() string {
+	if len(n.Params) == 0 {
+		return n.Base
+	}
+	params := make([]string, len(n.Params))
+	for i, p := range n.Params {
+		params[i] = p.String()
+	}
+	return n.Base + "(" + strings.Join(params, ",") + ")"
 }

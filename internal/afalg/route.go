@@ -19,7 +19,7 @@ const (
 type RouteInfo struct {
 	Route   Route
 	How     string // the call that a program makes
-	Seccomp string // what a seccomp filter sees of it
+	Seccomp string // a seccomp filter's view of it
 }
 
 // Routes lists every route in the order in which reports show them.
@@ -36,8 +36,8 @@ func Routes() []RouteInfo {
 	}
 }
 
-// Call is one system call as a seccomp filter sees it: the route's family or
-// call number in the low 32 bits of argument 0.
+// Call is one system call as a seccomp filter sees it: the low 32 bits of
+// argument 0 are the route's family or call number.
 type Call struct {
 	Route Route
 	ABI   ABI

@@ -2,9 +2,7 @@ package afalg
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
-	"strings"
 )
 
 // struct sockaddr_alg (include/uapi/linux/if_alg.h): u16 family, char type[14],
@@ -17,7 +15,7 @@ const (
 
 	// SockaddrSize is the size of the structure; every known client passes it.
 	SockaddrSize = 88
-	// minSockaddr is what alg_bind asks for since Linux 5.11.
+	// minSockaddr is the least that alg_bind asks for since Linux 5.11.
 	minSockaddr = sockaddrName + 1
 	// maxSockaddr is sizeof(struct sockaddr_storage): the kernel copies no
 	// longer address, whatever its family.
@@ -45,23 +43,4 @@ func ParseSockaddr(b []byte) (Algorithm, error) {
 func cString(b []byte) string {
 	s, _, _ := bytes.Cut(b, []byte{0})
 	return string(s)
-}
-
-// Sockaddr writes the address that binds a, in the byte order of this machine:
-// SockaddrSize bytes, or more for a name above MaxName. It refuses what the
-// kernel would read back as something else.
-func Sockaddr(a Algorithm) ([]byte, error) {
-	switch {
-	case len(a.Type) > maxType:
-		return nil, fmt.Errorf("address of %q: the type has %d characters; %d fit", a, len(a.Type), maxType)
-	case len(a.Name) > MaxLongName:
-		return nil, fmt.Errorf("address of %q: the name has %d characters; %d fit", a, len(a.Name), MaxLongName)
-	case strings.ContainsRune(string(a.Type)+a.Name, 0):
-		return nil, fmt.Errorf("address of %q: a NUL would end it early", a)
-	}
-	b := make([]byte, max(SockaddrSize, sockaddrName+len(a.Name)+1))
-	binary.NativeEndian.PutUint16(b, Family)
-	copy(b[sockaddrType:], a.Type)
-	copy(b[sockaddrName:], a.Name)
-	return b, nil
 }

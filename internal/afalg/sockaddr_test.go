@@ -2,6 +2,7 @@ package afalg
 
 import (
 	"encoding/binary"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -66,7 +67,7 @@ func TestSockaddr(t *testing.T) {
 		{Algorithm{Hash, strings.Repeat("a", 64)}, 89},
 		{Algorithm{Hash, strings.Repeat("a", 103)}, 128},
 	} {
-		b, err := Sockaddr(c.alg)
+		b, err := sockaddr(c.alg)
 		if err != nil || len(b) != c.size {
 			t.Fatalf("%s: %d bytes, %v; want %d", c.alg, len(b), err, c.size)
 		}
@@ -80,13 +81,13 @@ func TestSockaddr(t *testing.T) {
 		`address of "hash:a\x00b": a NUL would end it early`:                                       {Hash, "a\x00b"},
 		`address of "a\x00b:x": a NUL would end it early`:                                          {"a\x00b", "x"},
 	} {
-		if b, err := Sockaddr(alg); err == nil || err.Error() != want {
+		if b, err := sockaddr(alg); err == nil || err.Error() != want {
 			t.Errorf("got %x, %v\nwant %s", b, err, want)
 		}
 	}
 }
 
-// What was read can be written, and reads the same again.
+// A parsed address can be written, and reads the same again.
 func FuzzParseSockaddr(f *testing.F) {
 	f.Add(address(38, "hash", "sha512X"))
 	f.Add(address(0, "skcipherXXXXXY", strings.Repeat("a", 104)))
@@ -99,7 +100,7 @@ func FuzzParseSockaddr(f *testing.F) {
 		if string(b) != given {
 			t.Fatal("the input was changed")
 		}
-		written, err := Sockaddr(alg)
+		written, err := sockaddr(alg)
 		if err != nil {
 			t.Fatalf("%q cannot be written: %v", alg, err)
 		}
@@ -107,4 +108,23 @@ func FuzzParseSockaddr(f *testing.F) {
 			t.Fatalf("got %q, %v; want %q", again, err, alg)
 		}
 	})
+}
+
+// sockaddr writes the address that binds a, in the byte order of this machine:
+// SockaddrSize bytes, or more for a name above MaxName. It refuses what the
+// kernel would read back as something else.
+func sockaddr(a Algorithm) ([]byte, error) {
+	switch {
+	case len(a.Type) > maxType:
+		return nil, fmt.Errorf("address of %q: the type has %d characters; %d fit", a, len(a.Type), maxType)
+	case len(a.Name) > MaxLongName:
+		return nil, fmt.Errorf("address of %q: the name has %d characters; %d fit", a, len(a.Name), MaxLongName)
+	case strings.ContainsRune(string(a.Type)+a.Name, 0):
+		return nil, fmt.Errorf("address of %q: a NUL would end it early", a)
+	}
+	b := make([]byte, max(SockaddrSize, sockaddrName+len(a.Name)+1))
+	binary.NativeEndian.PutUint16(b, Family)
+	copy(b[sockaddrType:], a.Type)
+	copy(b[sockaddrName:], a.Name)
+	return b, nil
 }

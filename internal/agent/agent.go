@@ -1,16 +1,16 @@
-// Package agent serves many containers under one policy: the listener that
-// linux.seccomp.listenerPath of an OCI spec names.
+// Package agent serves many containers under one policy: it is the listener
+// that linux.seccomp.listenerPath of an OCI spec names.
 //
-// A runtime connects once for each container, and for each process that it
-// puts into one, and sends the state of the container with the listener of its
+// A runtime connects once for each container, and for each process that it puts
+// into one, and sends the state of the container with the listener of its
 // filter. From then on the broker answers, and the runtime is not needed any
-// more. What a container may do stands in its state as the names of rules; the
-// names count only if root, or the user of this process, sent them.
+// more. The state names the rules that the container is granted. The names
+// count only if root, or the user of this process, sent them.
 //
-// If a service manager has a file descriptor store, each listener is kept
-// there, with what is known of its container, and a new agent takes it back:
-// meanwhile trapped calls wait. Without a store the listeners close with the
-// process, and the kernel answers ENOSYS.
+// If a service manager has a file descriptor store, it keeps each listener,
+// with the record of its container. A new agent takes them back; trapped calls
+// wait meanwhile. Without a store the listeners close with the process, and the
+// kernel answers ENOSYS.
 package agent
 
 import (
@@ -20,36 +20,35 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/broker"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/printable"
 )
 
-// Options are what an agent is made of.
+// Options configure an agent.
 type Options struct {
 	Socket string // where to listen; "" for the socket that the service manager made
 	Helper *Helper
 	Broker *broker.Broker
-	// Plan is what a workload with these grants may do under the current
-	// policy, and the grants that it does not know.
+	// Plan returns what a workload with these grants may do under the current
+	// policy, and the grants that the policy does not have.
 	Plan func(grants []string) (granted *plan.Plan, unknown []string)
-	// Reload reads the policy again. With an error nothing has changed.
+	// Reload reads the policy again. On an error nothing has changed.
 	Reload    func() error
 	Listeners func(change int)             // told of more or fewer containers; may be nil
-	Failed    func(what string, err error) // told of what went wrong; may be nil
-	Note      func(text string)            // told of what went well; may be nil
-	Greeting  time.Duration                // what a peer has to send its message; 0: 15 s
+	Failed    func(what string, err error) // called for each failure; may be nil
+	Note      func(text string)            // called for each success; may be nil
+	Greeting  time.Duration                // the time for a peer to send its message; 0: 15 s
 }
 
-// HostError says what this host cannot do, or that a part of the agent was
-// killed.
+// HostError is something that this host cannot do, or the death of a part of
+// the agent.
 type HostError struct{ err error }
 
 func (e *HostError) Error() string { return e.err.Error() }
@@ -57,11 +56,11 @@ func (e *HostError) Unwrap() error { return e.err }
 
 func hostErrorf(format string, args ...any) error { return &HostError{fmt.Errorf(format, args...)} }
 
-// Limits. Half of the store is descriptors of listeners.
+// Limits. Listeners take half of the store's descriptors.
 const (
 	maxContainers = 4096
 	maxGreetings  = 64 // connections at a time
-	// What one user who is not trusted gets of them.
+	// Shares of one user who is not trusted.
 	maxContainersEach = 64
 	maxGreetingsEach  = 4
 
@@ -91,8 +90,8 @@ type Agent struct {
 	interrupt context.CancelFunc
 }
 
-// New takes over what the service manager kept, and listens. No container is
-// served before Run.
+// New takes over the contents of the service manager's store, and listens. No
+// container is served before Run.
 func New(o Options) (*Agent, error) {
 	fill(&o)
 	a := &Agent{
@@ -136,7 +135,7 @@ func fill(o *Options) {
 
 // Run serves until a signal ends it (nil), or it cannot go on.
 func (a *Agent) Run() error {
-	signal.Ignore(unix.SIGPIPE) // a log that nobody reads must not end this
+	signal.Ignore(unix.SIGPIPE) // a log without a reader must not end this
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGHUP, unix.SIGTERM, unix.SIGINT)
 	defer signal.Stop(signals)
@@ -181,7 +180,7 @@ func (a *Agent) reload() {
 	a.tell("READY=1", a.statusLine())
 }
 
-// replan asks the policy anew about each container.
+// replan plans each container anew.
 func (a *Agent) replan() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -191,8 +190,8 @@ func (a *Agent) replan() int {
 	return len(a.containers)
 }
 
-// stop leaves no call half answered, as far as it can. What is in the store
-// stays there.
+// stop leaves no call half answered, as far as it can. The contents of the
+// store stay there.
 func (a *Agent) stop() {
 	a.tell("STOPPING=1", "STATUS=Stopping")
 	a.socket.close()
@@ -227,11 +226,13 @@ func containers(n int) string {
 	return fmt.Sprintf("%d containers", n)
 }
 
-func (a *Agent) note(format string, args ...any) { a.o.Note(oneLine(fmt.Sprintf(format, args...))) }
+func (a *Agent) note(format string, args ...any) {
+	a.o.Note(printable.Line(fmt.Sprintf(format, args...)))
+}
 
 func (a *Agent) failed(what string, err error) { a.o.Failed(what, err) }
 
-// tell tells the service manager; that it does not listen is no reason to end.
+// tell tells the service manager. An error there is no reason to end.
 func (a *Agent) tell(lines ...string) {
 	if err := a.manager.tell(lines...); err != nil {
 		a.failed("service manager", err)
@@ -247,18 +248,8 @@ func (a *Agent) statusLine() string {
 	if s := *a.status.Load(); s != "" {
 		text += "; " + s
 	}
-	return oneLine(text)
+	return printable.Line(text)
 }
 
-// oneLine keeps what others wrote from being read as a line of its own.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, s)
-}
-
-// isClosed tells that a listening socket was closed here.
+// isClosed reports whether a listening socket was closed here.
 func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) }

@@ -6,13 +6,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A container gets what its grants allow; one beside it, without, gets
-// nothing; and both are told of.
+// A container gets what its grants allow; a neighbour without grants gets
+// nothing; and both are reported.
 func TestServe(t *testing.T) {
 	w := newWorld(t).agent()
 	granted, bare := w.container("granted", "one"), w.container("bare")
@@ -29,7 +28,7 @@ func TestServe(t *testing.T) {
 	granted.ask("socket", "ok")
 }
 
-// Without metadata, or with some that cannot be read, there are no grants.
+// A container with missing or unreadable metadata has no grants.
 func TestMetadata(t *testing.T) {
 	w := newWorld(t).agent()
 	for name, text := range map[string]string{
@@ -46,7 +45,7 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
-// A grant that the policy does not have is told of and ignored; a reload may
+// A grant that the policy does not have is reported and ignored; a reload may
 // bring it.
 func TestReload(t *testing.T) {
 	s := newSystemd(t, t.TempDir()+"/notify")
@@ -112,7 +111,6 @@ func TestHelperEnds(t *testing.T) {
 	if err := unix.Kill(helper, unix.SIGTERM); err != nil { // as systemd may
 		t.Fatal(err)
 	}
-	time.Sleep(50 * time.Millisecond)
 	c := w.container("c", "one")
 	c.ask("socket", "ok")
 	if err := unix.Kill(helper, unix.SIGKILL); err != nil {
@@ -155,7 +153,8 @@ func children(t *testing.T, pid int) (pids []int) {
 	return pids
 }
 
-// Nobody of the same user can take descriptors out of the agent and its helper.
+// No process of the same user can take descriptors out of the agent and its
+// helper.
 func TestNotDumpable(t *testing.T) {
 	w := newWorld(t)
 	w.who = &syscall.Credential{Uid: nobody, Gid: nobody}
@@ -171,7 +170,7 @@ func TestNotDumpable(t *testing.T) {
 	spy.ask(fmt.Sprintf("spy %d", victim.cmd.Process.Pid), "ok")
 }
 
-// A watchdog is told that all is well only while all is.
+// The watchdog hears that all is well only while it is.
 func TestWatchdog(t *testing.T) {
 	s := newSystemd(t, "@afalg-policy-test-"+t.Name()+fmt.Sprint(os.Getpid()))
 	w := newWorld(t).agent("NOTIFY_SOCKET="+s.conn.LocalAddr().String(), "WATCHDOG_USEC=600000")
@@ -180,10 +179,13 @@ func TestWatchdog(t *testing.T) {
 
 	stopped := func(what string) {
 		t.Helper()
-		w.expect("failed: watchdog: ", what)
-		time.Sleep(100 * time.Millisecond) // one that was on its way
+		failures := func(n int) {
+			t.Helper()
+			eventually(t, "the watchdog fails", func() bool { return w.saw("failed: watchdog: ", what) >= n })
+		}
+		failures(2) // messages on their way have arrived
 		s.forget()
-		time.Sleep(time.Second)
+		failures(5)
 		if n := s.told("WATCHDOG=1"); n > 0 {
 			t.Errorf("%d signs of life: %s", n, what)
 		}

@@ -17,15 +17,15 @@ import (
 )
 
 // canary is a thread of this process under a filter of its own, served by the
-// broker as containers are: it tells whether trapped calls are answered.
+// broker as containers are. It shows whether trapped calls are answered.
 type canary struct {
 	calls   chan struct{}
 	answers chan error
-	waiting bool // a call was not answered in time; it may be yet
+	waiting bool // a call was not answered in time, but still may be
 	ended   chan struct{}
 }
 
-// newCanary finds out whether the kernel has what a broker needs.
+// newCanary checks that the kernel has what a broker needs.
 func newCanary(b *broker.Broker) (*canary, error) {
 	c := &canary{calls: make(chan struct{}), answers: make(chan error, 1), ended: make(chan struct{})}
 	started := make(chan any, 1)
@@ -61,8 +61,8 @@ var trapBind = []unix.SockFilter{
 	{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 }
 
-// sing binds a descriptor that is not open whenever it is asked to. The thread
-// is not unlocked, and ends with the goroutine.
+// sing binds a descriptor that is not open, each time that it is asked to. The
+// thread stays locked, and ends with the goroutine.
 func (c *canary) sing(started chan<- any) {
 	runtime.LockOSThread()
 	err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -78,7 +78,7 @@ func (c *canary) sing(started chan<- any) {
 	for range c.calls {
 		_, _, errno := unix.Syscall(unix.SYS_BIND, ^uintptr(0), 0, 0)
 		err = nil
-		if errno != unix.EBADF { // what the kernel says, if the call goes on
+		if errno != unix.EBADF { // the kernel's answer, if the call goes on
 			err = fmt.Errorf("a trapped call was answered %w", errno)
 		}
 		c.answers <- err
@@ -109,10 +109,11 @@ func (c *canary) close() {
 	}
 }
 
-// liveTime is how long a part of the agent may take to show that it lives.
+// liveTime bounds the time for a part of the agent to show that it lives.
 const liveTime = 3 * time.Second
 
-// ticks tells when the service manager wants to hear; never if it does not.
+// ticks returns the times at which the service manager wants to hear from us;
+// never if it does not.
 func (a *Agent) ticks() <-chan time.Time {
 	if a.watch == 0 || !a.manager.present() {
 		return nil
@@ -120,9 +121,8 @@ func (a *Agent) ticks() <-chan time.Time {
 	return time.Tick(max(a.watch/3, time.Millisecond))
 }
 
-// prove tells the service manager that the agent lives, if it does: that
-// trapped calls are answered, that connections are taken, and that the helper
-// is there.
+// prove tells the service manager that the agent lives, if it does: trapped
+// calls are answered, connections are accepted, and the helper is there.
 func (a *Agent) prove() {
 	within := min(liveTime, a.watch/4)
 	err := errors.Join(a.canary.check(within), a.socket.check(within), a.o.Helper.check(within))
@@ -133,7 +133,7 @@ func (a *Agent) prove() {
 	a.tell("WATCHDOG=1", a.statusLine())
 }
 
-// check connects as a runtime does. The agent knows itself, and closes.
+// check connects as a runtime does. The agent recognizes itself, and closes.
 func (s *socket) check(within time.Duration) error {
 	conn, err := net.DialTimeout("unix", s.path, within)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// container is what is under one listener. A runtime that puts another process
-// into a container sends another listener with the same id.
+// container is the set of processes under one listener. A runtime that puts
+// another process into a container sends another listener with the same id.
 type container struct {
 	record
 	key      string // in the service manager's store
@@ -21,7 +21,7 @@ type container struct {
 	workload *broker.Workload
 }
 
-// close closes what this process has of a container that is not served.
+// close closes this process's descriptors of a container that is not served.
 func (c *container) close() {
 	c.listener.Close()
 	c.slots.Close()
@@ -32,12 +32,12 @@ func (c *container) close() {
 
 func (c *container) peer() peer { return peer{c.PID, c.UID} }
 
-// admit stores a container that a peer brought, and serves it.
+// admit stores a container that a peer brought, and serves it. On an error the
+// caller keeps the listener.
 func (a *Agent) admit(r record, l *notify.Listener) error {
 	c := &container{record: r, key: newKey(keyPrefix), listener: l}
 	if !a.admitted.enter(c.peer()) {
-		l.Close()
-		return fmt.Errorf("container %q is refused, its trapped calls fail with ENOSYS: there are too many containers", r.ID)
+		return errors.New("there are too many containers")
 	}
 	if err := a.keep(c); err != nil {
 		a.failed("store", fmt.Errorf("container %q will not outlive this agent: %w", r.ID, err))
@@ -51,8 +51,9 @@ func (a *Agent) admit(r record, l *notify.Listener) error {
 	return nil
 }
 
-// keep puts a container into the store. The record and the slots are with the
-// listener under one name, and arrive in one message: there is never one alone.
+// keep puts a container into the store. The record and the slots arrive with
+// the listener in one message, under one name: none of them is ever there
+// alone.
 func (a *Agent) keep(c *container) error {
 	if !a.manager.present() {
 		return nil
@@ -68,8 +69,8 @@ func (a *Agent) keep(c *container) error {
 	return a.manager.keep(c.key, c.listener.FD(), int(f.Fd()), c.slots.FD())
 }
 
-// serve answers the calls of a container until it ends, in a goroutine. While
-// the agent stops, what is in the store is left to the next one.
+// serve answers the calls of a container until it ends, in a goroutine. When
+// the agent stops, stored containers are left to the next one.
 func (a *Agent) serve(c *container) {
 	_ = c.listener.SetSyncWakeUp() // slower without it, before Linux 6.6
 	a.mu.Lock()
@@ -118,8 +119,8 @@ func (a *Agent) ended(c *container, err error) {
 	}
 }
 
-// plan asks the policy what a container may do. Grants that it does not have
-// are told of, and grant nothing.
+// plan asks the policy what a container may do. Grants that the policy does not
+// have are reported, and grant nothing.
 func (a *Agent) plan(c *container) *plan.Plan {
 	granted, unknown := a.o.Plan(c.Grants)
 	if len(unknown) > 0 {

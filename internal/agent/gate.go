@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// gate counts what peers have here. One user who is not trusted gets a part of
-// it, and all of those together half.
+// gate counts the peers inside. One user who is not trusted gets a part of the
+// room, and all of those together half.
 type gate struct {
 	most, each int
 
 	mu      sync.Mutex
-	free    sync.Cond // of mu: something left
+	free    sync.Cond // of mu: a peer left
 	inside  int
 	foreign int // of those inside, not trusted
 	byUID   map[uint32]int
 }
 
-// wait blocks until somebody can enter.
+// wait blocks until there is room.
 func (g *gate) wait() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -27,7 +27,7 @@ func (g *gate) wait() {
 	}
 }
 
-// enter tells whether there was room; who entered has to leave.
+// enter reports whether there was room; a peer that entered has to leave.
 func (g *gate) enter(p peer) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -91,7 +91,7 @@ func (l *limiter) allow() bool {
 	return true
 }
 
-// unsaid returns how many were dropped since it was asked last.
+// unsaid returns how many lines were dropped since its last call.
 func (l *limiter) unsaid() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,22 +9,23 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// peer is who connected, as the kernel knows it.
+// peer is the other side of a connection, as the kernel knows it.
 type peer struct {
-	pid int // 0: in a PID namespace that is not seen here
+	pid int // 0: in a PID namespace that is not visible here
 	uid uint32
 }
 
-// trusted tells whether what a peer says of a container's grants counts.
+// trusted reports whether the peer's word on a container's grants counts.
 func (p peer) trusted() bool { return p.uid == 0 || p.uid == uint32(unix.Geteuid()) }
 
-// self tells whether this process asks itself whether it is alive.
+// self reports whether this process checks itself.
 func (p peer) self() bool { return p.pid == unix.Getpid() }
 
 func (p peer) String() string { return fmt.Sprintf("process %d of user %d", p.pid, p.uid) }
@@ -39,8 +40,8 @@ func peerOf(raw syscall.RawConn) (p peer, err error) {
 	return p, errors.Join(failed, err)
 }
 
-// accept takes connections until the socket is closed. At most maxGreetings
-// are open: others wait in the kernel's queue.
+// accept takes connections until the socket is closed. At most maxGreetings are
+// open: others wait in the kernel's queue.
 func (a *Agent) accept() error {
 	for {
 		a.greetings.wait()
@@ -60,7 +61,7 @@ func (a *Agent) accept() error {
 	}
 }
 
-// welcome talks to a peer, unless it has connections enough.
+// welcome talks to a peer, unless the peer has too many connections.
 func (a *Agent) welcome(conn *net.UnixConn) {
 	raw, err := conn.SyscallConn()
 	var p peer
@@ -68,7 +69,7 @@ func (a *Agent) welcome(conn *net.UnixConn) {
 		p, err = peerOf(raw)
 	}
 	if err == nil && !a.greetings.enter(p) {
-		err = errors.New("it has too many connections")
+		err = a.turnAway(conn, raw, p, errors.New("it has too many connections"))
 	}
 	if err != nil {
 		conn.Close()
@@ -76,6 +77,9 @@ func (a *Agent) welcome(conn *net.UnixConn) {
 		return
 	}
 	if !a.begin() {
+		if err := a.turnAway(conn, raw, p, errStopping); err != errStopping {
+			a.refuse(p, err)
+		}
 		a.greetings.leave(p)
 		conn.Close()
 		return
@@ -88,13 +92,23 @@ func (a *Agent) welcome(conn *net.UnixConn) {
 			return
 		}
 		conn.SetDeadline(time.Now().Add(a.o.Greeting))
-		if err := a.greet(raw, p); err != nil && !errors.Is(err, errSilent) {
+		err := a.greet(raw, p)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			conn.SetDeadline(time.Time{})
+			err = a.turnAway(conn, raw, p, fmt.Errorf("its state did not come within %v", a.o.Greeting))
+		}
+		if err != nil && !errors.Is(err, errSilent) {
 			a.refuse(p, err)
 		}
 	}()
 }
 
-// begin counts work that stop waits for; false if it does not wait any more.
+// errStopping is for a peer that comes while the agent stops: its message waits
+// for the next agent, or fails.
+var errStopping = errors.New("the agent stops")
+
+// begin counts work that stop waits for; it returns false once stop has stopped
+// waiting.
 func (a *Agent) begin() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -105,7 +119,8 @@ func (a *Agent) begin() bool {
 	return true
 }
 
-// refuse tells of a peer. One that is not trusted cannot fill the log.
+// refuse reports a peer's error. A peer that is not trusted cannot fill the
+// log.
 func (a *Agent) refuse(p peer, err error) {
 	if !p.trusted() && !a.refusals.allow() {
 		return
@@ -117,38 +132,51 @@ func (a *Agent) refuse(p peer, err error) {
 	a.failed("peer", err)
 }
 
-// greet takes a container from a peer.
+// greet takes a container from a peer, or ends it.
 func (a *Agent) greet(raw syscall.RawConn, p peer) error {
-	m := &messages{raw: raw}
-	defer func() { notify.CloseAll(m.fds) }()
-	s, err := readState(m)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("its state did not come within %v", a.o.Greeting)
-	}
+	s, l, err := hear(raw)
 	if err != nil {
 		return err
 	}
+	c := openTarget(s.Pid) // before anything is asked about it
+	defer c.close()
+	if err = a.inspect(p, s.Pid); err == nil {
+		r := record{ID: s.State.ID, PID: s.Pid, UID: p.uid, Trusted: p.trusted()}
+		r.Grants = a.grants(p, r.ID, s.Metadata)
+		err = a.admit(r, l)
+	}
+	if err == nil {
+		return nil
+	}
+	end := c.end(p)
+	l.Close() // only now: until then trapped calls wait
+	return refused(s.State.ID, err, end)
+}
+
+// hear reads a peer's message: the state of a container, and the listener of
+// its filter.
+func hear(raw syscall.RawConn) (*specs.ContainerProcessState, *notify.Listener, error) {
+	m := &messages{raw: raw}
+	defer func() { notify.CloseAll(m.fds) }()
+	s, err := readState(m)
+	if err != nil {
+		return nil, nil, err
+	}
 	i, err := listenerIndex(s.Fds, len(m.fds))
 	if err != nil {
-		return fmt.Errorf("container %q: %w", s.State.ID, err)
+		return nil, nil, fmt.Errorf("container %q: %w", s.State.ID, err)
 	}
 	fd := m.fds[i]
 	m.fds = append(m.fds[:i:i], m.fds[i+1:]...)
 	l, err := notify.NewListener(fd)
 	if err != nil {
-		return fmt.Errorf("container %q: %w", s.State.ID, err)
+		return nil, nil, fmt.Errorf("container %q: %w", s.State.ID, err)
 	}
-	if err := a.inspect(p, s.Pid); err != nil {
-		l.Close()
-		return fmt.Errorf("container %q is refused, its trapped calls fail with ENOSYS: %w", s.State.ID, err)
-	}
-	r := record{ID: s.State.ID, PID: s.Pid, UID: p.uid, Trusted: p.trusted()}
-	r.Grants = a.grants(p, r.ID, s.Metadata)
-	return a.admit(r, l)
+	return s, l, nil
 }
 
-// grants reads the names of rules that come with a container. What cannot be
-// read grants nothing.
+// grants reads the names of rules that come with a container. Unreadable
+// metadata grants nothing.
 func (a *Agent) grants(p peer, id, metadata string) []string {
 	if metadata == "" {
 		return nil
@@ -167,8 +195,8 @@ func (a *Agent) grants(p peer, id, metadata string) []string {
 	return m.Grants
 }
 
-// inspect looks at the process that a peer names: whether it is under a filter,
-// and holds what no filter sees.
+// inspect checks the process that a peer names: it must be under a filter, and
+// hold nothing that no filter sees.
 func (a *Agent) inspect(p peer, pid int) error {
 	if p.pid == 0 {
 		return errors.New("it is in a PID namespace that is not seen here, and process ids mean nothing")

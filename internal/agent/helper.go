@@ -13,9 +13,9 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/broker"
 )
 
-// Helper is another process of this binary, which makes sockets: what leads
-// back to the maker of a socket must not lead to the agent. It ends with the
-// agent, and the agent with it: a new agent starts with a new helper.
+// Helper is another process of this binary, which makes sockets: a way back to
+// the maker of a socket must not lead to the agent. It ends with the agent, and
+// the agent with it: a new agent starts with a new helper.
 type Helper struct {
 	Pairs   *broker.Pairs
 	Sockets *broker.Sockets
@@ -24,7 +24,7 @@ type Helper struct {
 	ended   chan struct{}
 }
 
-// The helper's sockets, by what they are for.
+// The helper's sockets, by purpose.
 const (
 	helperPairs = iota
 	helperSockets
@@ -72,7 +72,7 @@ func StartHelper(args ...string) (*Helper, error) {
 	return h, nil
 }
 
-// adopt takes the agent's ends out of the hands of the garbage collector.
+// adopt keeps the garbage collector from closing the agent's ends.
 func (h *Helper) adopt(ours [helperEnds]*os.File) error {
 	var fds [helperEnds]int
 	for i, f := range ours {
@@ -112,7 +112,7 @@ func (h *Helper) check(within time.Duration) error {
 	return nil
 }
 
-// how tells how the helper ended.
+// how says how the helper ended.
 func (h *Helper) how() string { return h.command.ProcessState.String() }
 
 // Close ends the helper; Pairs must be closed as well.
@@ -129,7 +129,7 @@ func (h *Helper) Close() {
 // Help is the helper. It holds nothing that others could want, and ends when
 // the agent closes any of its ends.
 func Help() error {
-	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM) // are for the agent
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGTERM) // they are for the agent
 	if err := Prepare(); err != nil {
 		return err
 	}
@@ -162,8 +162,8 @@ func echo(fd int) error {
 	}
 }
 
-// Prepare keeps other processes of the same user out of this one, and lets it
-// have as many descriptors as it may.
+// Prepare keeps other processes of the same user out of this one, and raises
+// its limit of descriptors.
 func Prepare() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return hostErrorf("become undumpable: %w", err)

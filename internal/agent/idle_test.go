@@ -5,14 +5,14 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 )
 
-// maxIdle is what an agent may take with a thousand idle containers, in KiB.
+// maxIdle bounds the memory of an agent with a thousand idle containers, in
+// KiB.
 const maxIdle = 64 << 10
 
-// A thousand containers that do nothing cost little memory, no thread each, and
-// still get answers.
+// A thousand idle containers cost little memory, no thread each, and still get
+// answers.
 func TestThousandIdle(t *testing.T) {
 	const each, processes = 50, 20
 	w := newWorld(t).agent()
@@ -22,10 +22,9 @@ func TestThousandIdle(t *testing.T) {
 		last = w.join(order{State: stateOf(fmt.Sprintf("c%d", i), "one"), Number: each - 1}, nil)
 	}
 	eventually(t, "a thousand listeners", func() bool { return w.saw("listeners +1") == each*processes })
-	time.Sleep(100 * time.Millisecond)
 	idle := w.resident()
 	last.ask("socket", "ok")
-	// Those that greeted stay with the runtime.
+	// The threads that greeted stay with the runtime.
 	if n := w.field("Threads:"); n > 2*maxGreetings {
 		t.Errorf("%d threads", n)
 	}

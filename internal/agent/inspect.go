@@ -8,13 +8,15 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/proc"
 )
 
-// protocolALG is what the kernel calls the sockets of AF_ALG (alg_proto in
+// protocolALG is the kernel's name for the sockets of AF_ALG (alg_proto in
 // crypto/af_alg.c).
 const protocolALG = "ALG"
 
-// samePIDs refuses a peer whose process ids are not ours. One that has gone
+// samePIDs refuses a peer whose process ids are not ours. A peer that has gone
 // meanwhile cannot be asked.
 func samePIDs(pid int) error {
 	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
@@ -31,22 +33,22 @@ func samePIDs(pid int) error {
 	return nil
 }
 
-// underFilter refuses a process that cannot be the one whose filter the
-// listener is of: it has none.
+// underFilter refuses a process without a filter: the listener's cannot be its
+// own.
 func underFilter(pid int) error {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	status, err := proc.ReadStatus(fmt.Sprintf("/proc/%d", pid))
 	if err != nil {
 		return fmt.Errorf("look at its process: %w", err)
 	}
-	if !strings.Contains(string(status), "\nSeccomp:\t2\n") { // SECCOMP_MODE_FILTER
+	if status.Seccomp != proc.ModeFilter {
 		return fmt.Errorf("its process %d is under no filter", pid)
 	}
 	return nil
 }
 
-// checkDescriptors refuses a process that was given what no filter sees: a
-// socket of the protocol, with which the broker's answers would not be safe, or
-// a ring of io_uring, by which the kernel makes sockets.
+// checkDescriptors refuses a process that holds something that no filter sees:
+// a socket of the protocol, with which the broker's answers would not be safe,
+// or a ring of io_uring, by which the kernel makes sockets.
 func checkDescriptors(pid int, protocol string) error {
 	dir := fmt.Sprintf("/proc/%d/fd/", pid)
 	entries, err := os.ReadDir(dir)
@@ -71,13 +73,14 @@ func checkDescriptors(pid int, protocol string) error {
 		case err != nil:
 			return fmt.Errorf("ask for the protocol of descriptor %s of process %d: %w", e.Name(), pid, err)
 		case got == protocol:
-			return fmt.Errorf("its process %d holds an AF_ALG socket (descriptor %s), with which it could do what it likes", pid, e.Name())
+			return fmt.Errorf("its process %d holds an AF_ALG socket (descriptor %s), which no filter restricts", pid, e.Name())
 		}
 	}
 	return nil
 }
 
-// protocolOf asks for the name that the kernel's file system of sockets gives.
+// protocolOf returns the name of the protocol in the kernel's file system of
+// sockets.
 func protocolOf(path string) (string, error) {
 	var name [64]byte
 	n, err := unix.Getxattr(path, "system.sockprotoname", name[:])

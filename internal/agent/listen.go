@@ -17,7 +17,7 @@ import (
 // listenName is the FileDescriptorName= of the socket in the unit.
 const listenName = "listen"
 
-// socket is where runtimes connect.
+// socket is the one to which runtimes connect.
 type socket struct {
 	*net.UnixListener
 	path string
@@ -38,7 +38,7 @@ func listen(path string, passed []int) (*socket, error) {
 	return makeSocket(path)
 }
 
-// ErrNoSocket says that there is nothing to listen on.
+// ErrNoSocket means that there is nothing to listen on.
 var ErrNoSocket = fmt.Errorf("no socket is named, and none named %q was passed in", listenName)
 
 func useSocket(path string, fd int) (*socket, error) {
@@ -53,7 +53,7 @@ func useSocket(path string, fd int) (*socket, error) {
 	return &socket{UnixListener: l, path: l.Addr().String()}, nil
 }
 
-// listenerOf takes a descriptor over.
+// listenerOf takes over a descriptor.
 func listenerOf(fd int) (*net.UnixListener, error) {
 	f := os.NewFile(uintptr(fd), listenName)
 	defer f.Close()
@@ -92,9 +92,12 @@ func makeSocket(path string) (*socket, error) {
 	return s, nil
 }
 
-// lockDirectory makes agents that start at once take turns. Who could replace
-// the socket would be given the listeners of containers.
+// lockDirectory makes agents that start at once take turns. Anybody who could
+// replace the socket would be given the listeners of containers.
 func lockDirectory(path string) (*os.File, error) {
+	if err := makeDirectory(path); err != nil {
+		return nil, err
+	}
 	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
@@ -113,6 +116,20 @@ func lockDirectory(path string) (*os.File, error) {
 	return dir, nil
 }
 
+// makeDirectory makes the directory of the socket: one below /run does not
+// survive a shutdown. Runtimes of all users pass through it.
+func makeDirectory(path string) error {
+	const mode = 0o755
+	err := os.Mkdir(path, mode)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.Chmod(path, mode) // whatever the umask
+	}
+	return err
+}
+
 func checkDirectory(info os.FileInfo) error {
 	owner := info.Sys().(*syscall.Stat_t).Uid
 	switch {
@@ -124,7 +141,7 @@ func checkDirectory(info os.FileInfo) error {
 	return nil
 }
 
-// clearPlace refuses what is not the socket of an agent that has gone.
+// clearPlace refuses anything but the socket of an agent that has gone.
 func clearPlace(path string) error {
 	info, err := os.Lstat(path)
 	switch {

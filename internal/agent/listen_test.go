@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/testing/kerneltest"
 )
 
 func TestMakeSocket(t *testing.T) {
@@ -25,7 +27,7 @@ func TestMakeSocket(t *testing.T) {
 	if _, err := makeSocket(path); err == nil || !strings.Contains(err.Error(), "somebody listens there already") {
 		t.Errorf("a second one: %v", err)
 	}
-	// One that ends without a word leaves its socket; the next takes its place.
+	// An agent that is killed leaves its socket; the next one replaces it.
 	s.made = nil
 	s.close()
 	again, err := makeSocket(path)
@@ -37,7 +39,7 @@ func TestMakeSocket(t *testing.T) {
 	} else {
 		conn.Close()
 	}
-	// What somebody else put there meanwhile stays.
+	// A file that somebody else put there meanwhile stays.
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +77,7 @@ func TestRefusedPlaces(t *testing.T) {
 		"file":     "there is a file that is not a socket",
 		"dir":      "there is a file that is not a socket",
 		"link":     "there is a link, and it is not followed",
-		"none/s":   "no such file or directory",
+		"none/x/s": "no such file or directory",
 		"file/s":   "not a directory",
 		"open/s":   "others may write to the directory (mode 0777)",
 		"theirs/s": "the directory belongs to user 65534",
@@ -91,6 +93,20 @@ func TestRefusedPlaces(t *testing.T) {
 	s.close()
 	if _, err := listen("", nil); !errors.Is(err, ErrNoSocket) {
 		t.Error(err)
+	}
+}
+
+// The directory of the socket is made: /run is empty when a machine starts.
+func TestMakeDirectory(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	path := filepath.Join(t.TempDir(), "afalg-policy", "s")
+	s, err := makeSocket(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode() != os.ModeDir|0o755 {
+		t.Errorf("%v, %v", info.Mode(), err)
 	}
 }
 
@@ -170,12 +186,7 @@ func TestCheckDescriptors(t *testing.T) {
 
 // A ring of io_uring is as bad as a socket.
 func TestRing(t *testing.T) {
-	var params [120]byte // struct io_uring_params
-	fd, err := ring(&params)
-	if err != nil {
-		t.Fatalf("make a ring, on which this test depends: %v", err)
-	}
-	defer unix.Close(fd)
+	kerneltest.NeedRing(t)
 	if err := checkDescriptors(os.Getpid(), protocolALG); err == nil || !strings.Contains(err.Error(), "holds an io_uring") {
 		t.Error(err)
 	}

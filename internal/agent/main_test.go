@@ -20,14 +20,17 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/broker"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/printable"
 	"github.com/afalg-policy/afalg-policy/internal/subject"
+	"github.com/afalg-policy/afalg-policy/internal/testing/kerneltest"
 )
 
-// These tests need root, as the agent does. The test binary is also what they
-// start: an agent, its helper, and the processes of containers.
+// These tests need root, as the agent does. The test binary is also every
+// program that they start: an agent, its helper, and the processes of
+// containers.
 
 // A workload's filter must be that of its first thread, which has the main
-// goroutine only as long as init runs.
+// goroutine only while init runs.
 const testGreeting = 2 * time.Second
 
 func init() {
@@ -62,7 +65,8 @@ func exit(err error) int {
 	return 1
 }
 
-// testAgent is an agent whose crypto is not the kernel's: this may have none.
+// testAgent is an agent with a stand-in for the kernel's crypto, which may be
+// missing.
 func testAgent(socket, policy string) error {
 	if os.Getenv("LISTEN_FDS") != "" {
 		os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
@@ -119,25 +123,29 @@ func testAgent(socket, policy string) error {
 
 type printer struct{}
 
-func (printer) Decided(r broker.Record) {
+func (printer) Decided(r plan.Record) {
 	fmt.Printf("decided: %s %s allowed=%v errno=%d %s\n", r.Workload, r.Call, r.Allowed, r.Errno, r.Reason)
 }
 func (printer) Answered(string, time.Duration) {}
 func (printer) Sessions(int)                   {}
 func (printer) Failed(what string, err error) {
-	fmt.Printf("failed: %s: %s\n", what, oneLine(err.Error()))
+	fmt.Printf("failed: %s: %s\n", what, printable.Line(err.Error()))
 }
 
-// stuckVariable names a file: while it is there, sockets are not made.
+// stuckVariable names a file: while it exists, sockets are not made. A second
+// file, with .now behind its name, appears when one is to be made.
 const stuckVariable = "AFALG_POLICY_TEST_STUCK"
 
-// pretence takes every algorithm.
+// pretence accepts every algorithm.
 type pretence struct{}
 
 func (pretence) Socket() (int, error) {
 	for stuck := os.Getenv(stuckVariable); stuck != ""; time.Sleep(time.Millisecond) {
 		if _, err := os.Lstat(stuck); err != nil {
 			break
+		}
+		if err := os.WriteFile(stuck+".now", nil, 0o600); err != nil {
+			return -1, err
 		}
 	}
 	return unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -146,17 +154,19 @@ func (pretence) Bind(int, *unix.SockaddrALG, bool) error  { return nil }
 func (pretence) SetOption(int, int, []byte, uint32) error { return nil }
 func (pretence) Accept(int, int) (int, error)             { return pretence{}.Socket() }
 
-// order is what a workload does to become one.
+// order tells a workload what to do.
 type order struct {
 	Socket   string
 	State    specs.ContainerProcessState // with its own pid, if there is none
 	NoFilter bool
 	Number   int  // of listeners, each of a thread; 1 if 0
 	Silent   bool // it sends nothing
+	Half     bool // it sends half a state, and keeps the connection
+	Ring     bool // it holds an io_uring, for which it is refused
 }
 
-// trap is a filter that hands socket(AF_ALG) and what has the size of its
-// address to the listener.
+// trap is a filter that hands the listener socket(AF_ALG) and any bind with the
+// size of its address.
 var trap = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_SOCKET, Jf: 3},
@@ -171,7 +181,7 @@ var trap = []unix.SockFilter{
 }
 
 // workload is a process of a container. It loads a filter, sends the listener,
-// and then makes the calls that it reads the names of.
+// and then makes the calls whose names it reads.
 func workload(args []string) error {
 	var o order
 	if err := json.Unmarshal([]byte(args[0]), &o); err != nil {
@@ -182,6 +192,11 @@ func workload(args []string) error {
 	}
 	if o.State.Pid == 0 {
 		o.State.Pid = os.Getpid()
+	}
+	if o.Ring {
+		if _, err := kerneltest.Ring(); err != nil {
+			return err
+		}
 	}
 	if err := join(o); err != nil {
 		return err
@@ -228,14 +243,18 @@ func (o order) send(fds []int) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(s)
+	if o.Half {
+		text, fds = text[:len(text)/2], nil
+	} else {
+		defer unix.Close(s)
+	}
 	if err := unix.Connect(s, &unix.SockaddrUnix{Name: o.Socket}); err != nil {
 		return err
 	}
 	return notify.SendFDs(s, text, fds...)
 }
 
-// powerless gives up what would make the broker refuse.
+// powerless gives up the powers for which the broker would refuse.
 func powerless() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
@@ -248,7 +267,7 @@ func powerless() error {
 	return errors.Join(unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_PTRACE, 0, 0, 0), unix.Capset(&header, &none[0]))
 }
 
-// call makes a call and returns what came of it.
+// call makes a call and returns its result.
 func call(name string) string {
 	var err error
 	var pid int
@@ -261,7 +280,7 @@ func call(name string) string {
 		if fd, err = unix.Socket(unix.AF_ALG, unix.SOCK_SEQPACKET, 0); err == nil {
 			unix.Close(fd)
 		}
-	case "bind": // on what is no placeholder: the kernel says EBADF
+	case "bind": // on no placeholder: the kernel says EBADF
 		_, _, errno := unix.Syscall(unix.SYS_BIND, ^uintptr(0), 0, 88)
 		err = errno
 	}
@@ -286,7 +305,7 @@ func spy(pid int) error {
 	return err
 }
 
-// holds tells whether all the words are in a line.
+// holds reports whether all the words are in a line.
 func holds(line string, words ...string) bool {
 	return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) })
 }

@@ -12,14 +12,14 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// manager is the service manager, as sd_notify(3) describes it; "" if there is
-// none.
+// manager is the address of the service manager, as sd_notify(3) describes it;
+// "" if there is none.
 type manager string
 
-// managerTime bounds how long a manager that does not read can hold us up.
+// managerTime bounds how long a manager that does not read can delay us.
 const managerTime = 10 * time.Second
 
-// findManager takes what concerns this process out of its environment.
+// findManager takes the variables for this process out of its environment.
 func findManager() (manager, time.Duration, error) {
 	address := os.Getenv("NOTIFY_SOCKET")
 	os.Unsetenv("NOTIFY_SOCKET")
@@ -35,23 +35,23 @@ func findManager() (manager, time.Duration, error) {
 
 func (m manager) present() bool { return m != "" }
 
-// tell sends assignments. A manager that is not there is told nothing.
+// tell sends assignments, if there is a manager.
 func (m manager) tell(lines ...string) error { return m.send(lines) }
 
 // keep puts descriptors into the store, all under one name. The manager must
-// not look at them (FDPOLL): it would drop a listener on EPOLLERR, which the
-// kernel gives to a poll that a signal interrupts.
+// not poll them (FDPOLL): it would drop a listener on EPOLLERR, which the
+// kernel returns for a poll that a signal interrupts.
 func (m manager) keep(name string, fds ...int) error {
 	return m.send([]string{"FDSTORE=1", "FDPOLL=0", "FDNAME=" + name}, fds...)
 }
 
-// forget takes what has this name out of the store.
+// forget removes everything of that name from the store.
 func (m manager) forget(name string) error {
 	return m.send([]string{"FDSTOREREMOVE=1", "FDNAME=" + name})
 }
 
-// send uses a socket of its own each time: a manager that was executed anew may
-// have another one at the same place.
+// send uses a new socket each time: a manager that was executed anew may have
+// another one at the same place.
 func (m manager) send(lines []string, fds ...int) error {
 	if !m.present() {
 		return nil

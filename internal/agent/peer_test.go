@@ -37,13 +37,22 @@ func (w *world) connect() hostile {
 
 func (h hostile) send(text []byte, fds ...int) {
 	h.t.Helper()
-	// The agent may have had enough of it.
+	// The agent may have closed already.
 	if err := notify.SendFDs(h.fd, text, fds...); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 		h.t.Fatal(err)
 	}
 }
 
-// state is what a runtime would send for this process.
+// taken waits until the agent has read everything sent.
+func (h hostile) taken() {
+	h.t.Helper()
+	eventually(h.t, "the agent reads", func() bool {
+		unread, err := unix.IoctlGetInt(h.fd, unix.TIOCOUTQ)
+		return err != nil || unread == 0
+	})
+}
+
+// state is the message that a runtime would send for this process.
 func state(t *testing.T, change func(*specs.ContainerProcessState)) []byte {
 	t.Helper()
 	s := stateOf("evil", "one")
@@ -99,7 +108,7 @@ func TestHostilePeers(t *testing.T) {
 			for range 40 {
 				h.send(bytes.Repeat([]byte("a"), 32<<10))
 			}
-		}, "a state of more than 1048576 bytes"},
+		}, "larger than 1024 KiB, the most that is read"},
 		{"no descriptor", func(h hostile) { h.send(valid) }, "no descriptor came with the state"},
 		{"ten descriptors", func(h hostile) { h.send(valid, many...) }, "10 descriptors came with a state that names 1"},
 		{"ten named descriptors", func(h hostile) { h.send(state(t, names(10)), many...) }, "is no seccomp listener but /dev/null"},
@@ -109,7 +118,7 @@ func TestHostilePeers(t *testing.T) {
 		}, "more than 16 descriptors"},
 		{"later descriptors", func(h hostile) {
 			h.send(valid[:10], fd)
-			time.Sleep(20 * time.Millisecond)
+			h.taken()
 			h.send(valid[10:], fd)
 		}, "more than 0 descriptors"},
 		{"no name", func(h hostile) {
@@ -146,8 +155,8 @@ func TestHostilePeers(t *testing.T) {
 	w.container("after", "one").ask("socket", "ok")
 }
 
-// A peer that says nothing is no failure: hooks ask so whether an agent is
-// there. The next line is about the peer after it.
+// A peer that says nothing is no failure: hooks ask in this way whether an
+// agent is there. The next line is about the peer after it.
 func TestKnock(t *testing.T) {
 	w := newWorld(t).agent()
 	before := w.held()
@@ -169,7 +178,7 @@ func bytesOf(fd, n int) []int {
 	return fds
 }
 
-// What a peer says of the process must fit.
+// A peer's words about the process must fit.
 func TestWrongProcess(t *testing.T) {
 	w := newWorld(t).agent()
 	for _, tt := range []struct {
@@ -184,16 +193,16 @@ func TestWrongProcess(t *testing.T) {
 			o := order{State: stateOf(tt.name, "one")}
 			o.State.Pid = tt.pid
 			p := w.join(o, nil)
-			w.expect("failed: peer: ", "is refused, its trapped calls fail with ENOSYS", tt.want)
+			w.expect("failed: peer: ", "is refused, and goes on (", "; its trapped calls fail with ENOSYS: ", tt.want)
 			p.ask("socket", "ENOSYS")
 		})
 	}
 }
 
-// A peer that stays silent holds nobody up, and is given up.
+// A silent peer delays nobody, and is given up.
 func TestSilentPeers(t *testing.T) {
 	w := newWorld(t).agent()
-	w.container("first", "one").ask("socket", "ok") // with what that costs once
+	w.container("first", "one").ask("socket", "ok") // the costs of the first time
 	before := w.held()
 	start := time.Now()
 	for range maxGreetings - 1 {
@@ -208,11 +217,11 @@ func TestSilentPeers(t *testing.T) {
 	}
 	w.expect("failed: peer: ", "its state did not come within "+testGreeting.String())
 	good.in.Close()
-	// A few are kept of whom the broker asked about.
+	// Some stay open for the broker's last callers.
 	eventually(t, "the descriptors as before", func() bool { return w.held() < before+maxGreetings/4 })
 }
 
-// A message may come in pieces, and with keys that are not known here.
+// A message may come in pieces, and with unknown keys.
 func TestPieces(t *testing.T) {
 	w := newWorld(t).agent()
 	text := state(t, nil)
@@ -230,12 +239,13 @@ func TestPieces(t *testing.T) {
 			h.send(text[i : i+1])
 		}
 	}
-	// All of it was read, and only the descriptor was wrong; the peer did not close.
+	// The agent read everything, and only the descriptor was wrong; the peer
+	// did not close.
 	w.expect(`failed: peer: `, `container "evil"`, "is no seccomp listener")
 	unix.Close(h.fd)
 }
 
-// Somebody else's container is served, and gets nothing.
+// The container of another user is served, and gets nothing.
 func TestUntrustedPeer(t *testing.T) {
 	w := newWorld(t).agent()
 	who := &syscall.Credential{Uid: nobody, Gid: nobody}

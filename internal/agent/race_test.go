@@ -2,5 +2,5 @@
 
 package agent
 
-// memoryFactor is what the race detector makes of memory.
+// memoryFactor is by how much the race detector multiplies memory.
 const memoryFactor = 12

@@ -13,10 +13,11 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// A session that is open when the agent stops goes to the store as well, so that
-// a client which keeps one does not notice: the kept end, the parent, and this
-// record of them, under one name. It is taken out when it was taken back. What
-// a killed agent had open is lost; the client's next call fails.
+// A session that is open when the agent stops goes to the store as well, so
+// that a client with an open session does not notice: the kept end, the parent,
+// and this record of them, under one name. The next agent takes it back and out
+// of the store. The sessions of a killed agent are lost; the client's next call
+// fails.
 type sessionRecord struct {
 	Version   int        `json:"version"`
 	Container string     `json:"container"` // key of its container
@@ -28,7 +29,7 @@ type sessionRecord struct {
 
 const sessionPrefix = "session-"
 
-// keepSessions stores what was open in a container, and closes it here.
+// keepSessions stores the open sessions of a container, and closes them here.
 func (a *Agent) keepSessions(c *container) {
 	lost := 0
 	for _, v := range c.workload.Save() {
@@ -52,7 +53,7 @@ func (a *Agent) keepSession(c *container, v broker.Saved) error {
 }
 
 // recallSessions sorts the sessions of the store by the key of their container.
-// What is not whole belongs to a placeholder that was closed meanwhile.
+// An incomplete one belongs to a placeholder that was closed meanwhile.
 func (a *Agent) recallSessions(stored map[string][]int) map[string][]broker.Saved {
 	found := map[string][]broker.Saved{}
 	for key, fds := range stored {
@@ -71,7 +72,7 @@ func (a *Agent) recallSessions(stored map[string][]int) map[string][]broker.Save
 	return found
 }
 
-// recallSession takes the descriptors over unless it fails.
+// recallSession takes over the descriptors unless it fails.
 func recallSession(fds []int) (container string, v broker.Saved, err error) {
 	v = broker.Saved{Kept: -1, Parent: -1}
 	record := -1

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/afalg-policy/afalg-policy/internal/bounded"
 )
 
 const (
@@ -21,17 +23,14 @@ const (
 )
 
 // errSilent is for a peer that only asks whether somebody listens, as the hooks
-// do before they have a container depend on it.
+// do before they make a container depend on it.
 var errSilent = errors.New("closed without a word")
 
-// errTooLong is for a state that does not end.
-var errTooLong = fmt.Errorf("a state of more than %d bytes", maxState)
-
 // readState reads a ContainerProcessState, which may come in pieces, and stops
-// at its end: a peer need not close. Keys that it does not know are those of
-// another version.
+// at its end: a peer need not close. It ignores the unknown keys of another
+// version.
 func readState(r io.Reader) (*specs.ContainerProcessState, error) {
-	d := json.NewDecoder(&limited{r, maxState})
+	d := json.NewDecoder(bounded.Reader(r, maxState))
 	var s specs.ContainerProcessState
 	switch err := d.Decode(&s); {
 	case errors.Is(err, io.EOF):
@@ -50,9 +49,9 @@ func readState(r io.Reader) (*specs.ContainerProcessState, error) {
 
 func checkState(s *specs.ContainerProcessState) error {
 	id := s.State.ID
-	printable := utf8.ValidString(id) && !bytes.ContainsFunc([]byte(id), func(r rune) bool { return !unicode.IsPrint(r) })
+	prints := utf8.ValidString(id) && !bytes.ContainsFunc([]byte(id), func(r rune) bool { return !unicode.IsPrint(r) })
 	switch {
-	case id == "" || len(id) > maxID || !printable:
+	case id == "" || len(id) > maxID || !prints:
 		return fmt.Errorf("the container's id %.64q is not one", id)
 	case s.Pid < 1 || s.Pid > maxPID:
 		return fmt.Errorf("container %q: its process %d is not one", id, s.Pid)
@@ -60,7 +59,7 @@ func checkState(s *specs.ContainerProcessState) error {
 	return nil
 }
 
-// listenerIndex tells which of the descriptors that came along is the listener.
+// listenerIndex returns the index of the listener among the descriptors.
 func listenerIndex(names []string, fds int) (int, error) {
 	i := slices.Index(names, specs.SeccompFdName)
 	switch {
@@ -74,19 +73,4 @@ func listenerIndex(names []string, fds int) (int, error) {
 		return -1, fmt.Errorf("more than one descriptor is named %s", specs.SeccompFdName)
 	}
 	return i, nil
-}
-
-// limited fails where io.LimitReader would end.
-type limited struct {
-	r    io.Reader
-	left int
-}
-
-func (l *limited) Read(p []byte) (int, error) {
-	if l.left == 0 {
-		return 0, errTooLong
-	}
-	n, err := l.r.Read(p[:min(len(p), l.left)])
-	l.left -= n
-	return n, err
 }

@@ -30,7 +30,7 @@ func TestReadState(t *testing.T) {
 		{"pid 0", strings.Replace(someState, "12,", "0,", 1), `container "c": its process 0 is not one`},
 		{"a large pid", strings.Replace(someState, "12,", "4194305,", 1), "its process 4194305 is not one"},
 		{"a broken pid", strings.Replace(someState, "12,", "1.5,", 1), "cannot unmarshal number 1.5"},
-		{"too long", `{"a":"` + strings.Repeat("x", maxState), errTooLong.Error()},
+		{"too long", `{"a":"` + strings.Repeat("x", maxState), "larger than 1024 KiB, the most that is read"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, err := readState(strings.NewReader(tt.text))
@@ -46,7 +46,7 @@ func TestReadState(t *testing.T) {
 	}
 }
 
-// A peer need not close: what follows the state is not waited for.
+// A peer need not close: nothing waits for more text after the state.
 func TestReadStateStops(t *testing.T) {
 	r, w := io.Pipe()
 	defer w.Close()
@@ -80,8 +80,8 @@ func TestListenerIndex(t *testing.T) {
 	}
 }
 
-// A state is read alike whether it comes whole or byte by byte, and one that is
-// taken is within the limits.
+// A state reads the same whole or byte by byte, and an accepted one is within
+// the limits.
 func FuzzReadState(f *testing.F) {
 	f.Add([]byte(someState))
 	f.Add([]byte(someState + " \n"))
@@ -90,7 +90,7 @@ func FuzzReadState(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s, err := readState(bytes.NewReader(text))
 		bytewise, err2 := readState(iotest.OneByteReader(bytes.NewReader(text)))
-		// What is behind a state is seen only if it came with it.
+		// Text behind a state is noticed only if it came with it.
 		if err == nil && (err2 != nil || !reflect.DeepEqual(s, bytewise)) {
 			t.Errorf("%q: whole %+v, byte by byte %+v, %v", text, s, bytewise, err2)
 		}
@@ -149,12 +149,6 @@ func TestLimiter(t *testing.T) {
 		if l.allow() != want {
 			t.Errorf("%d: %v was due", i, want)
 		}
-	}
-}
-
-func TestOneLine(t *testing.T) {
-	if got := oneLine("a\nFDSTOREREMOVE=1\r\x00b"); got != "a FDSTOREREMOVE=1  b" {
-		t.Errorf("%q", got)
 	}
 }
 

@@ -16,13 +16,13 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// record is what is known of a container. It lies beside the listener in the
-// service manager's store, in memory that nobody can change any more.
+// record describes a container. It lies beside the listener in the service
+// manager's store, in memory that nobody can change any more.
 type record struct {
 	Version int      `json:"version"`
 	ID      string   `json:"id"`
 	PID     int      `json:"pid"` // of its first process, for people
-	UID     uint32   `json:"uid"` // who brought it
+	UID     uint32   `json:"uid"` // of the peer that brought it
 	Trusted bool     `json:"trusted"`
 	Grants  []string `json:"grants"` // names of rules
 }
@@ -35,11 +35,11 @@ const (
 	keyPrefix     = "container-"
 )
 
-// newKey names something in the store: a container not by its id, which is the
-// peer's.
+// newKey names something in the store. A container's key is not its id, which
+// the peer chose.
 func newKey(prefix string) string { return prefix + strings.ToLower(rand.Text()) }
 
-// seal writes the record to memory, and forbids to change it.
+// seal writes the record to memory, and forbids changes to it.
 func (r record) seal() (*os.File, error) {
 	r.Version = recordVersion
 	return seal(r)
@@ -157,15 +157,15 @@ func takeOver() inheritance {
 	return in
 }
 
-// close closes what was not used. The store keeps its own.
+// close closes the unused descriptors. The store keeps its own.
 func (in inheritance) close() {
 	for _, fds := range in.stored {
 		notify.CloseAll(fds)
 	}
 }
 
-// restore serves the containers of the store again. Whether they hold sockets
-// of AF_ALG is not asked again: by now they may, of ours.
+// restore serves the stored containers again. It does not ask whether they hold
+// sockets of AF_ALG: by now they may, from us.
 func (a *Agent) restore(in inheritance) {
 	for _, name := range in.other {
 		a.failed("store", fmt.Errorf("descriptor %q was passed in, and is not one of ours: it was closed", name))
@@ -202,7 +202,7 @@ func (a *Agent) restore(in inheritance) {
 	}
 }
 
-// endLost ends the calls that an agent was answering when it was killed.
+// endLost ends the calls that a killed agent was answering.
 func (a *Agent) endLost(c *container) {
 	if c.slots == nil {
 		return
@@ -221,14 +221,14 @@ func (a *Agent) discard(key string, err error) {
 	}
 }
 
-// recall makes a container of what lay under one name, and takes the
-// descriptors over. With an error it holds no grant; it is nil, without an
-// error, if the listener of one that ended is gone.
+// recall makes a container from the descriptors under one name, and takes them
+// over. On an error the container holds no grant. It is nil, without an error,
+// if the listener of one that ended is gone.
 func recall(key string, fds []int) (*container, error) {
 	var listeners, slots, records []int
 	for _, fd := range fds {
 		switch link := linkOf(fd); {
-		case strings.HasSuffix(link, "seccomp notify"): // looked at again
+		case strings.HasSuffix(link, "seccomp notify"): // checked again later
 			listeners = append(listeners, fd)
 		case strings.HasPrefix(link, "/memfd:"+notify.SlotsName+" "):
 			slots = append(slots, fd)

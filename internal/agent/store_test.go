@@ -8,15 +8,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// With a store, an agent may end as it likes: calls that are made meanwhile
-// wait for the next one, and the container is what it was.
+// With a store, an agent may end in any way: calls made meanwhile wait for the
+// next agent, and the container is as it was.
 func TestRestart(t *testing.T) {
 	for _, end := range []syscall.Signal{unix.SIGTERM, unix.SIGKILL} {
 		t.Run(end.String(), func(t *testing.T) {
@@ -31,8 +30,8 @@ func TestRestart(t *testing.T) {
 			if end == unix.SIGTERM && w.saw("note: 2 containers left to the service manager's store") != 1 {
 				t.Error("what is left was not told of")
 			}
-			granted.in.Write([]byte("socket\n")) // waits
-			time.Sleep(50 * time.Millisecond)
+			granted.in.Write([]byte("socket\n"))
+			eventually(t, "the call waits", func() bool { return granted.calls(unix.SYS_SOCKET) })
 
 			w.restart(s, env)
 			if got := granted.next(); got != "socket ok" {
@@ -44,7 +43,8 @@ func TestRestart(t *testing.T) {
 			w.expect("decided: bare socket", "the workload holds no grant")
 			w.container("new", "one").ask("socket", "ok")
 
-			// What ends, now or while no agent runs, leaves the store.
+			// A container that ends, now or while no agent runs, leaves the
+			// store.
 			bare.in.Close()
 			eventually(t, "two are left in the store", func() bool { return s.stored() == 2 })
 			w.signal(unix.SIGKILL)
@@ -61,7 +61,7 @@ func TestRestart(t *testing.T) {
 }
 
 // A call that a killed agent was answering would wait for ever: the kernel does
-// not tell of it again.
+// not report it again.
 func TestCallUnderWay(t *testing.T) {
 	s := newSystemd(t, t.TempDir()+"/notify")
 	stuck := t.TempDir() + "/stuck"
@@ -73,7 +73,7 @@ func TestCallUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.in.Write([]byte("socket\n"))
-	time.Sleep(200 * time.Millisecond)
+	eventually(t, "the call is under way", func() bool { _, err := os.Lstat(stuck + ".now"); return err == nil })
 	w.signal(unix.SIGKILL)
 	w.status()
 	if err := os.Remove(stuck); err != nil {
@@ -89,7 +89,7 @@ func TestCallUnderWay(t *testing.T) {
 	c.ask("socket", "ok")
 }
 
-// A new policy at a restart is the one that counts.
+// After a restart, the new policy counts.
 func TestRestartWithAnotherPolicy(t *testing.T) {
 	s := newSystemd(t, t.TempDir()+"/notify")
 	env := "NOTIFY_SOCKET=" + s.conn.LocalAddr().String()
@@ -165,7 +165,7 @@ func TestActivation(t *testing.T) {
 	}
 }
 
-// listener makes one for this process, of a thread that stays.
+// listener makes a listener for this process, with a thread that stays.
 func listener(t *testing.T) int {
 	t.Helper()
 	made := make(chan any)
@@ -204,7 +204,8 @@ func memory(t *testing.T, text string, seals int) int {
 	return fd
 }
 
-// What comes from the store is believed only as far as it is what was put there.
+// Contents of the store count only as far as the agent could have put them
+// there.
 func TestRecall(t *testing.T) {
 	good := record{Version: 1, ID: "c", PID: 7, UID: 3, Trusted: true, Grants: []string{"one"}}
 	text, err := json.Marshal(good)

@@ -24,9 +24,10 @@ import (
 
 const nobody = 65534
 
-const patience = 10 * time.Second
+// patience bounds a wait for something that hangs. It measures nothing.
+const patience = 3 * time.Minute
 
-// eventually waits until something is so.
+// eventually waits until a condition holds.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
@@ -37,7 +38,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 	t.Fatalf("not within %v: %s", patience, what)
 }
 
-// process is a child of the test that is talked to by lines.
+// process is a child of the test that takes commands and answers in lines.
 type process struct {
 	t    *testing.T
 	cmd  *exec.Cmd
@@ -117,7 +118,7 @@ func (p *process) expect(words ...string) (line string) {
 	return line
 }
 
-// saw tells how many lines there were with all the words.
+// saw counts the lines with all the words.
 func (p *process) saw(words ...string) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,7 +142,7 @@ func (p *process) status() int {
 	p.t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(2 * patience):
+	case <-time.After(patience):
 		p.t.Fatalf("%s has not ended", p.cmd.Args[1])
 	}
 	return p.cmd.ProcessState.ExitCode()
@@ -169,7 +170,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal("this test needs root: the agent reads the memory of others")
 	}
 	dir := t.TempDir()
-	for _, d := range []string{dir, filepath.Dir(dir)} { // for users that are not root
+	for _, d := range []string{dir, filepath.Dir(dir)} { // for users other than root
 		if err := os.Chmod(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +187,7 @@ func (w *world) write(policy string) {
 	}
 }
 
-// agent starts one, and waits until it serves.
+// agent starts an agent, and waits until it serves.
 func (w *world) agent(env ...string) *world {
 	w.t.Helper()
 	w.launch(nil, env...)
@@ -203,7 +204,7 @@ func (w *world) launch(files []*os.File, env ...string) {
 	w.process = start(w.t, cmd)
 }
 
-// self is this binary, for users as well who cannot get to its file.
+// self is this binary, also for users who cannot reach its file.
 const self = "/proc/self/exe"
 
 func metadata(grants ...string) string {
@@ -244,7 +245,16 @@ func (w *world) join(o order, who *syscall.Credential) *process {
 	return p
 }
 
-// ask has a container make a call, and compares what came of it.
+// calls reports whether a thread is in a system call.
+func (p *process) calls(number int) bool {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", p.cmd.Process.Pid))
+	return slices.ContainsFunc(files, func(file string) bool {
+		text, err := os.ReadFile(file)
+		return err == nil && strings.HasPrefix(string(text), fmt.Sprintf("%d ", number))
+	})
+}
+
+// ask has a container make a call, and compares the result.
 func (p *process) ask(name, want string) {
 	p.t.Helper()
 	fmt.Fprintln(p.in, name)
@@ -253,8 +263,8 @@ func (p *process) ask(name, want string) {
 	}
 }
 
-// held counts the connections of an agent, and its descriptors that are no
-// sockets: of those it has a stock.
+// held counts the connections of an agent, and its descriptors other than
+// sockets: of sockets it has a stock.
 func (w *world) held() (n int) {
 	w.t.Helper()
 	dir := fmt.Sprintf("/proc/%d/fd/", w.cmd.Process.Pid)
@@ -346,7 +356,7 @@ func (s *systemd) hear(text string, fds []int) {
 	}
 }
 
-// told tells how many messages hold all the words.
+// told counts the messages with all the words.
 func (s *systemd) told(words ...string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -369,14 +379,14 @@ func (s *systemd) stored() int {
 	return len(s.store)
 }
 
-// forget is a new page for what is heard.
+// forget discards the messages so far.
 func (s *systemd) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.heard = nil
 }
 
-// restart starts an agent with what is in the store, as systemd does.
+// restart starts an agent with the contents of the store, as systemd does.
 func (w *world) restart(s *systemd, env ...string) {
 	w.t.Helper()
 	var files []*os.File

@@ -10,7 +10,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/subject"
 )
 
-// answer is what the plan says to a caller.
+// answer is the plan's answer to a caller.
 type answer struct {
 	allowed   bool
 	plan      *plan.Plan
@@ -21,8 +21,11 @@ type answer struct {
 	algorithm string
 }
 
-// ask has the plan decide: about an algorithm, or about whether there is any
-// that the caller may use. Nothing else decides.
+// caller returns the caller's executable.
+func (a *answer) caller() Caller { return Caller{a.subject.Binary, a.subject.SHA256} }
+
+// ask has the plan decide: about an algorithm, or about whether the caller may
+// use any. Nothing else decides.
 func (s *server) ask(c *call, algorithm afalg.Algorithm) answer {
 	p := s.workload.plan.Load()
 	if p == nil {
@@ -32,11 +35,27 @@ func (s *server) ask(c *call, algorithm afalg.Algorithm) answer {
 	if algorithm != (afalg.Algorithm{}) {
 		a.algorithm = algorithm.String()
 	}
-	s.judge(&a, s.o.Subjects.Look(int(c.n.TID)), algorithm)
-	if !a.allowed && a.subject.Recent {
-		s.judge(&a, s.o.Subjects.LookAgain(int(c.n.TID)), algorithm)
+	s.judge(&a, s.subjects.Glance(int(c.n.TID)), algorithm)
+	if a.subject.Pending && (!a.allowed || s.o.EveryDigest) {
+		c.handOver()
+		s.judge(&a, s.subjects.Look(int(c.n.TID)), algorithm)
+	} else if !a.allowed && a.subject.Recent {
+		s.judge(&a, s.subjects.Look(int(c.n.TID)), algorithm)
 	}
 	return a
+}
+
+// needsDigest says why the digest of an executable is needed: a rule of the
+// workload asks for it, or the records have it.
+func (s *server) needsDigest(binary string) subject.Need {
+	p := s.workload.plan.Load()
+	switch {
+	case p != nil && p.AsksDigest(binary):
+		return subject.ToDecide
+	case s.o.EveryDigest:
+		return subject.ToRecord
+	}
+	return subject.NotNeeded
 }
 
 // judge has the plan decide about a caller.
@@ -60,7 +79,7 @@ func (s *server) judge(a *answer, who subject.Subject, algorithm afalg.Algorithm
 	}
 }
 
-// request puts what is known of the caller into the words of the plan.
+// request puts the facts about a caller into the words of the plan.
 func (s *server) request(who subject.Subject) plan.Request {
 	r := plan.Request{
 		Binary: who.Binary, SHA256: who.SHA256, Claimed: who.Claimed,
@@ -72,8 +91,8 @@ func (s *server) request(who subject.Subject) plan.Request {
 	return r
 }
 
-// because adds to the reason of a denial what could not be found out, and would
-// have mattered.
+// because adds to the reason of a denial the facts that could not be found out
+// and would have mattered.
 func because(a *answer, why string) string {
 	if len(a.plan.Rules) == 0 {
 		return "the workload holds no grant"
@@ -86,20 +105,20 @@ func because(a *answer, why string) string {
 	return why
 }
 
-// conditions leads from a fact to what a rule may ask of it.
+// conditions names the condition of a rule that asks for a fact.
 var conditions = map[subject.Fact]string{
 	subject.Binary: "binary", subject.Digest: "binary", subject.User: "user",
 	subject.Capabilities: "capability", subject.Unit: "unit",
 }
 
-// denied answers a denial, and records it.
+// denied answers and records a denial.
 func (s *server) denied(c *call, a answer, errno plan.Errno) reply {
 	a.allowed, a.rule = false, ""
 	s.decided(c, a, errno.Number)
 	return fail(unix.Errno(errno.Number))
 }
 
-// refuse denies a call of somebody who cannot be asked about.
+// refuse denies a call whose caller cannot be asked about.
 func (s *server) refuse(c *call) reply {
 	if c.op == opSocket || c.op == opSocketcall || c.op == opSocketpair {
 		return fail(unix.EAFNOSUPPORT)
@@ -112,7 +131,7 @@ func (s *server) decided(c *call, a answer, errno uint32) {
 	if c.op == opAccept4 {
 		call = opAccept.String()
 	}
-	s.o.Observer.Decided(Record{
+	s.o.Observer.Decided(plan.Record{
 		Time: time.Now(), Workload: s.workload.Name, Call: call,
 		PID: a.subject.PID, TID: int(c.n.TID),
 		Executable: a.subject.Shown, Binary: a.subject.Binary, SHA256: a.subject.SHA256,

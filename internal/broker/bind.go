@@ -10,15 +10,14 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// Of struct sockaddr_alg (linux/if_alg.h).
+// Offsets in struct sockaddr_alg (linux/if_alg.h).
 const (
 	offsetFeat = 16
 	offsetMask = 20
 )
 
-// bind decides about the algorithm. Addresses of another size than the
-// structure's are trapped through socketcall alone, and refused as they are
-// without it.
+// bind decides about the algorithm. Only socketcall traps addresses of another
+// size than the structure's; they are refused as they are without it.
 func (s *server) bind(c *call) reply {
 	ses, err := s.find(c)
 	if err != nil {
@@ -45,7 +44,7 @@ func (s *server) bind(c *call) reply {
 	if !a.allowed {
 		return s.denied(c, a, a.plan.BindErrno)
 	}
-	err = ses.bind(s.o.Crypto, algorithm, address[:], isPrivileged(a.subject.Capabilities))
+	err = ses.bind(s.o.Crypto, algorithm, address[:], &a)
 	if err != nil {
 		s.decided(c, a, uint32(errnoOf(err).Number))
 		return fail(unix.Errno(errnoOf(err).Number))
@@ -54,10 +53,10 @@ func (s *server) bind(c *call) reply {
 	return value(0)
 }
 
-// bind binds the parent to what was decided, never to the caller's bytes.
-func (ses *session) bind(crypto Crypto, a afalg.Algorithm, address []byte, privileged bool) error {
+// bind binds the parent to the decided address, never to the caller's bytes.
+func (ses *session) bind(crypto Crypto, algorithm afalg.Algorithm, address []byte, a *answer) error {
 	own := &unix.SockaddrALG{
-		Type: string(a.Type), Name: a.Name,
+		Type: string(algorithm.Type), Name: algorithm.Name,
 		Feature: binary.NativeEndian.Uint32(address[offsetFeat:]),
 		Mask:    binary.NativeEndian.Uint32(address[offsetMask:]),
 	}
@@ -66,19 +65,20 @@ func (ses *session) bind(crypto Crypto, a afalg.Algorithm, address []byte, privi
 	if ses.parent < 0 {
 		return unix.EBADF
 	}
-	if err := crypto.Bind(ses.parent, own, privileged); err != nil {
+	if err := crypto.Bind(ses.parent, own, isPrivileged(a.subject.Capabilities)); err != nil {
 		return err
 	}
-	ses.bound = a
+	ses.bound, ses.callers = algorithm, []Caller{a.caller()}
 	return nil
 }
 
-// maxValue is more than any key has: the kernel refuses those above
+// maxValue is larger than any key: the kernel refuses those above
 // net.core.optmem_max.
 const maxValue = 128 << 10
 
-// setsockopt sets the key or the size of the tag. Everything else is refused:
-// some options would use keyrings or privileges, and those would be ours.
+// setsockopt sets the key or the size of the tag, if the caller itself may use
+// the algorithm. It refuses everything else: some options would use keyrings or
+// privileges, and those would be ours.
 func (s *server) setsockopt(c *call) reply {
 	ses, err := s.find(c)
 	if err != nil {
@@ -109,22 +109,22 @@ func (s *server) setsockopt(c *call) reply {
 	default:
 		return fail(unix.ENOPROTOOPT)
 	}
-	if !s.listener.Valid(c.n.ID) {
-		return done
-	}
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
-	if ses.parent < 0 {
-		return fail(unix.EBADF)
+	// The kernel's answer for a socket that was never bound.
+	who, r, ok := s.mayUse(c, ses, unix.ENOPROTOOPT)
+	if !ok {
+		return r
 	}
 	if err := s.o.Crypto.SetOption(ses.parent, name, key, length); err != nil {
 		return fail(unix.Errno(errnoOf(err).Number))
 	}
+	ses.note(who)
 	return value(0)
 }
 
 // accept hands out an operation socket, if the caller itself may use the
-// algorithm: who bound the placeholder may have passed it on.
+// algorithm: the process that bound the placeholder may have passed it on.
 func (s *server) accept(c *call, flags int32) reply {
 	ses, err := s.find(c)
 	if err != nil {
@@ -141,16 +141,10 @@ func (s *server) accept(c *call, flags int32) reply {
 	}
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
-	if ses.parent < 0 || ses.bound.Name == "" {
-		return fail(unix.EINVAL)
-	}
-	a := s.ask(c, ses.bound)
-	if !s.listener.Valid(c.n.ID) {
-		return done
-	}
-	if !a.allowed {
-		// What the kernel answers for a socket that was never bound.
-		return s.denied(c, a, errnoOf(unix.EINVAL))
+	// The kernel's answer for a socket that was never bound.
+	who, r, ok := s.mayUse(c, ses, unix.EINVAL)
+	if !ok {
+		return r
 	}
 	operation, err := s.o.Crypto.Accept(ses.parent, unix.SOCK_CLOEXEC|int(flags)&unix.SOCK_NONBLOCK)
 	if err != nil {
@@ -158,11 +152,31 @@ func (s *server) accept(c *call, flags int32) reply {
 	}
 	defer unix.Close(operation)
 	_, err = s.listener.AddFD(c.n.ID, operation, flags&unix.SOCK_CLOEXEC != 0, true)
+	if err == nil {
+		ses.note(who)
+		s.o.Used(ses.callers, ses.bound)
+	}
 	return added(err)
 }
 
-// lost answers a call on a descriptor that is a placeholder or is not: nothing
-// that we do may depend on it.
+// mayUse decides whether the caller may use the algorithm of a session. If not,
+// the reply ends the call. The session is locked.
+func (s *server) mayUse(c *call, ses *session, denial unix.Errno) (Caller, reply, bool) {
+	if ses.parent < 0 || ses.bound.Name == "" {
+		return Caller{}, fail(denial), false
+	}
+	a := s.ask(c, ses.bound)
+	if !s.listener.Valid(c.n.ID) {
+		return Caller{}, done, false
+	}
+	if !a.allowed {
+		return Caller{}, s.denied(c, a, errnoOf(denial)), false
+	}
+	return a.caller(), reply{}, true
+}
+
+// lost answers a call on a descriptor that may or may not be a placeholder. The
+// broker may do nothing that depends on it.
 func (s *server) lost(c *call, err error) reply {
 	s.o.Observer.Failed("descriptor", fmt.Errorf("thread %d: %w: the call is refused", c.n.TID, err))
 	return fail(unix.EINVAL)

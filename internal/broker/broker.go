@@ -9,8 +9,8 @@
 //     broker keeps the other end, and the real parent.
 //   - bind on a placeholder: the broker copies the address once, decides, and
 //     binds its own copy on the parent.
-//   - setsockopt(SOL_ALG) on a placeholder: the key, or the size of the
-//     authentication tag, is set on the parent.
+//   - setsockopt(SOL_ALG) on a placeholder: the broker decides again, and sets
+//     the key, or the size of the authentication tag, on the parent.
 //   - accept without an address on a placeholder: the broker decides again,
 //     and returns the operation socket itself. Data flows without the broker.
 //   - When the last copy of the placeholder is closed, the kept end hangs up,
@@ -20,8 +20,8 @@
 // whatever the caller does meanwhile, because nothing in the workload is a
 // parent socket.
 //
-// What cannot be established is denied: a dead helper, an unreadable address, a
-// full table.
+// The broker denies whatever it cannot establish: a dead helper, an unreadable
+// address, a full table.
 package broker
 
 import (
@@ -34,43 +34,48 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/subject"
 )
 
-// Options are what a broker is made of.
+// Options configure a broker.
 type Options struct {
 	Subjects *subject.Reader
 	Pairs    *Pairs
-	Sockets  *Sockets // for filters that trap socketcall; may be nil
-	Observer Observer // told of every decision; may be nil
+	Sockets  *Sockets      // for filters that trap socketcall; may be nil
+	Observer plan.Observer // receives every decision; may be nil
+	// Used is told who bound, keyed and accepted, when an operation socket is
+	// handed out; may be nil.
+	Used func([]Caller, afalg.Algorithm)
 	// UserName finds the name of a uid, "" if there is none; may be nil.
 	UserName func(uid uint32) string
-	// Sessions is how many a workload may have at a time; 1,024 if 0.
+	// EveryDigest computes the digest of every caller, for the records, and not
+	// only where a rule of the workload asks for it.
+	EveryDigest bool
+	// Sessions bounds the sessions of a workload at a time; 1,024 if 0.
 	Sessions int
-	// Crypto carries out what is allowed; the kernel if nil.
+	// Crypto carries out the allowed calls; the kernel if nil.
 	Crypto Crypto
 }
 
-// Recent is for how long facts of a caller may be reused, but for what it
-// executes: long enough for the calls of a session, which come one after the
-// other.
+// Recent is for how long facts of a caller may be reused, except its
+// executable. It covers the calls of a session, which come one after the other.
 const Recent = 5 * time.Millisecond
 
-// Processors is how many the Go runtime of a broker's process should use: one
-// serves, and with a second one idle the runtime does not take the first one
-// away during each system call that is a little longer. More would look for work
-// and find none.
+// Processors is GOMAXPROCS for a broker's process. One serves; with a second
+// one idle, the Go runtime does not take the first away during each longer
+// system call. More would look for work and find none.
 const Processors = 2
 
 const (
 	defaultSessions = 1024
-	// maxStuck bounds how many calls of one workload may be stuck at a time: in
-	// the loading of a module, or in memory that does not come. maxWorkers bounds
-	// those of all.
-	maxStuck   = 4
-	maxWorkers = 512
+	// maxStuck bounds the calls of one workload that are stuck at a time: in
+	// the loading of a module, in hashing, or in memory that does not come.
+	// Each takes a worker. Above manyWorkers, a workload gets one.
+	maxStuck    = 4
+	manyWorkers = 512
 )
 
 // Broker serves any number of listeners.
@@ -80,7 +85,7 @@ type Broker struct {
 	steward steward
 	working sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	workers map[*worker]bool
 }
 
@@ -91,6 +96,9 @@ func New(o Options) (*Broker, error) {
 	}
 	if o.Observer == nil {
 		o.Observer = nobody{}
+	}
+	if o.Used == nil {
+		o.Used = func([]Caller, afalg.Algorithm) {}
 	}
 	if o.UserName == nil {
 		o.UserName = func(uint32) string { return "" }
@@ -113,7 +121,7 @@ func New(o Options) (*Broker, error) {
 	return b, nil
 }
 
-// Close frees what the broker holds. No workload may be served any more.
+// Close frees what the broker holds. It must not serve a workload any more.
 func (b *Broker) Close() {
 	b.steward.stop()
 	b.hub.interrupt()
@@ -129,36 +137,36 @@ type Workload struct {
 	slots *notify.Slots
 }
 
-// NewWorkload names a workload and what it may do: the plan holds its grants
-// and nothing else.
+// NewWorkload names a workload. Its plan holds its grants and nothing else.
 func NewWorkload(name string, p *plan.Plan) *Workload {
 	w := &Workload{Name: name}
 	w.SetPlan(p)
 	return w
 }
 
-// SetPlan replaces the plan. Sessions that are bound stay bound; each accept
-// asks the new plan.
+// SetPlan replaces the plan. Bound sessions stay bound; each accept asks the
+// new plan.
 func (w *Workload) SetPlan(p *plan.Plan) { w.plan.Store(p) }
 
-// Track has the calls under way written down, so that whoever comes after a
-// broker that was killed can end them (notify.Listener.FailLost).
+// Track writes down the calls under way, so that the successor of a killed
+// broker can end them (notify.Listener.FailLost).
 func (w *Workload) Track(slots *notify.Slots) { w.slots = slots }
 
-// ErrInterrupted says that serving a workload was stopped, and not that it
-// ended.
+// ErrInterrupted means that serving a workload was stopped, and did not end.
 var ErrInterrupted = errors.New("interrupted")
 
 // Serve answers the calls of a workload until no process of it is left (nil),
 // or ctx ends (ErrInterrupted). It does not close the listener: calls that wait
-// then are answered by whoever serves it next, or fail when it closes. Sessions
-// end with the workload; those open at an interruption are for Save, and must be
-// closed or restored.
+// then are answered by the next one to serve it, or fail when it closes.
+// Sessions end with the workload. Those open at an interruption are for Save,
+// and must be closed or restored.
 func (b *Broker) Serve(ctx context.Context, l *notify.Listener, w *Workload) error {
 	s := &server{
 		Broker: b, listener: l, workload: w,
 		sessions: newTable(b.o.Sessions, b.o.Observer), ended: make(chan struct{}),
 	}
+	s.subjects = b.o.Subjects.Share(s.needsDigest)
+	defer s.subjects.Close()
 	s.restore(w.Save())
 	defer s.leave()
 	b.hub.name(&s.tag, item{s: s})
@@ -170,7 +178,7 @@ func (b *Broker) Serve(ctx context.Context, l *notify.Listener, w *Workload) err
 	return s.err
 }
 
-// leave closes the sessions of a workload that has ended, and saves those of one
+// leave closes the sessions of a workload that has ended, or saves those of one
 // that has not.
 func (s *server) leave() {
 	if s.err == ErrInterrupted {

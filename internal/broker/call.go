@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -35,8 +36,10 @@ type call struct {
 	op   op
 	abi  *afalg.ABI
 	args [6]uint64
-	// indirect says that the arguments were read from memory, which may have
-	// changed since: the kernel must not carry the call out.
+	// handOver is called before anything that takes long.
+	handOver func()
+	// indirect means that the arguments were read from memory, which may have
+	// changed since: the kernel must not carry out the call.
 	indirect bool
 }
 
@@ -50,30 +53,29 @@ type entry struct {
 	abi *afalg.ABI
 }
 
-// entries finds what a number means. It is made once, from the kernel's tables.
+// entries maps the number of a call to its meaning. It is made once, from the
+// kernel's tables.
 var entries = func() map[number]entry {
 	m := map[number]entry{}
 	abis := afalg.ABIs()
 	for i := range abis {
 		a := &abis[i]
-		for op, nr := range map[op]uint32{
-			opSocket: a.Socket, opBind: a.Bind, opSetsockopt: a.Setsockopt,
-			opAccept: a.Accept, opAccept4: a.Accept4, opSocketcall: a.Socketcall,
-		} {
-			if nr != 0 {
-				m[number{a.Audit, a.Bit | nr}] = entry{op, a}
+		for _, op := range []op{opSocket, opBind, opSetsockopt, opAccept, opAccept4, opSocketcall} {
+			if nr, _ := a.Number(op.String()); nr != 0 {
+				m[number{a.Audit, nr}] = entry{op, a}
 			}
 		}
 	}
 	return m
 }()
 
-// decode fills in what the call is. False means that it is none of ours.
+// decode finds out which call it is. It returns false for a call that is not
+// ours.
 func (c *call) decode() bool {
 	e, ok := entries[number{c.n.Data.Arch, uint32(c.n.Data.Nr)}]
 	c.op, c.abi, c.args = e.op, e.abi, c.n.Data.Args
 	if ok && e.abi.Kind == afalg.Compat {
-		// The upper halves of the registers are there and mean nothing.
+		// The upper halves of the registers mean nothing.
 		for i := range c.args {
 			c.args[i] = uint64(uint32(c.args[i]))
 		}
@@ -81,19 +83,21 @@ func (c *call) decode() bool {
 	return ok
 }
 
-// The calls of socketcall(2) that are trapped (linux/net.h), with the number of
-// their arguments.
-var socketcalls = map[uint64]struct {
+// inner is a call that is made by socketcall(2), with the number of its
+// arguments.
+type inner struct {
 	op   op
 	args int
-}{
-	1:  {opSocket, 3},
-	2:  {opBind, 3},
-	5:  {opAccept, 3},
-	8:  {opSocketpair, 4},
-	14: {opSetsockopt, 5},
-	18: {opAccept4, 4},
 }
+
+// socketcalls finds what a number of socketcall means.
+var socketcalls = func() map[uint64]inner {
+	m := map[uint64]inner{}
+	for _, c := range afalg.BrokeredCalls() {
+		m[c.Socketcall] = inner{op(slices.Index(opNames[:], c.Name)), c.Args}
+	}
+	return m
+}()
 
 // unwrap reads the arguments behind the pointer of socketcall, once. What
 // follows uses this copy only.

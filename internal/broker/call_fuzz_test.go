@@ -14,8 +14,8 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/subject"
 )
 
-// fuzzServer decides for a call that nobody made: there is no listener, so that
-// nothing is valid, and nothing is answered.
+// fuzzServer decides a call that nobody made: without a listener, nothing is
+// valid, and nothing is answered.
 func fuzzServer(t testing.TB) *server {
 	t.Helper()
 	subjects, err := subject.NewReader(subject.Options{})
@@ -29,13 +29,13 @@ func fuzzServer(t testing.TB) *server {
 	}
 	t.Cleanup(b.Close)
 	return &server{
-		Broker: b, listener: &notify.Listener{}, sessions: newTable(1, nobody{}),
+		Broker: b, subjects: subjects.Share(nil), listener: &notify.Listener{}, sessions: newTable(1, nobody{}),
 		workload: NewWorkload("fuzz", &plan.Plan{SocketErrno: errnoOf(unix.EAFNOSUPPORT), BindErrno: errnoOf(unix.ENOENT)}),
 	}
 }
 
-// meaning is an independent reading of a call: the kernel's tables again, but
-// looked through one by one.
+// meaning reads a call independently: it searches the kernel's tables one by
+// one.
 func meaning(d notify.Data) (name string, compat bool) {
 	for _, a := range afalg.ABIs() {
 		if a.Audit != d.Arch {
@@ -55,9 +55,9 @@ func meaning(d notify.Data) (name string, compat bool) {
 
 var indirect = map[uint64]string{1: "socket", 2: "bind", 5: "accept", 8: "socketpair", 14: "setsockopt", 18: "accept4"}
 
-// FuzzPerform asks what becomes of any call with any arguments, the memory
-// behind socketcall included. A socket of AF_ALG never goes on, nor does what
-// was read from memory and makes a socket, nor what is not known.
+// FuzzPerform performs any call with any arguments, including the memory behind
+// socketcall. A socket of AF_ALG never goes on, nor does a call that was read
+// from memory and makes a socket, nor an unknown call.
 func FuzzPerform(f *testing.F) {
 	s := fuzzServer(f)
 	for _, a := range afalg.ABIs() {
@@ -79,7 +79,7 @@ func FuzzPerform(f *testing.F) {
 			n.Data.Args[1] = uint64(uintptr(unsafe.Pointer(&b[0])))
 			defer runtime.KeepAlive(b)
 		}
-		c := call{n: &n}
+		c := call{n: &n, handOver: func() {}}
 		r := s.perform(&c)
 		checkReply(t, &c, r, name, compat)
 	})
@@ -114,7 +114,8 @@ func checkReply(t *testing.T, c *call, r reply, name string, compat bool) {
 	}
 }
 
-// FuzzUnwrap reads the arguments of socketcall from memory: those and no others.
+// FuzzUnwrap reads the arguments of socketcall from memory: those and no
+// others.
 func FuzzUnwrap(f *testing.F) {
 	s := fuzzServer(f)
 	s390 := abiOf(f, "SCMP_ARCH_S390X")
@@ -173,13 +174,13 @@ func TestForeignProcess(t *testing.T) {
 	} {
 		n := notify.Notification{ID: 1}
 		n.Data = notify.Data{Arch: a.Audit, Nr: int32(nr), Args: [6]uint64{uint64(unix.AF_ALG)}}
-		if r := s.perform(&call{n: &n}); r != fail(want) {
+		if r := s.perform(&call{n: &n, handOver: func() {}}); r != fail(want) {
 			t.Errorf("call %d: %+v, want %v", nr, r, want)
 		}
 	}
 }
 
-// A reply that was forgotten is a denial.
+// A forgotten reply is a denial.
 func TestZeroReply(t *testing.T) {
 	if (reply{}).kind != replyFail || fail(0).errno == 0 {
 		t.Error("the zero reply opens something")

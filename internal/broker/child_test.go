@@ -17,48 +17,36 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/broker"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
+	"github.com/afalg-policy/afalg-policy/internal/testing/child"
 )
 
 // The test binary is also the workload. It makes the calls that it is told to,
 // a line each, on a thread under the filter.
-const roleVar = "BROKER_TEST_ROLE"
-
 // The descriptors of a child.
 const (
 	fdControl = 3 // its listener goes out here
-	fdIn      = 4 // the standard input of what it spawns
+	fdIn      = 4 // the standard input of its children
 	fdOut     = 5
-	fdPassed  = 3 // in what it spawned: the descriptor that came along
+	fdPassed  = 3 // in a child: the descriptor passed to it
 )
 
-// roomSize is the memory of a child that arguments are put into. A page behind
-// it is not there.
+// roomSize is the size of a child's memory for arguments. The page behind it is
+// not mapped.
 const roomSize = 64 * 4096
 
 func TestMain(m *testing.M) {
-	role := os.Getenv(roleVar)
-	if role == "" {
-		os.Exit(m.Run())
-	}
-	if role == "sockets" { // as package launch does
-		ended := make(chan error)
-		go func() { ended <- broker.MakeSockets(fdControl) }()
-		<-ended
-		return
-	}
-	if err := work(role); err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
+	child.Main(m.Run, map[string]func([]string) error{
+		"main": work, "thread": work, "powerful": work, "again": work,
+		"sockets": func([]string) error { // as package launch does
+			ended := make(chan error)
+			go func() { ended <- broker.MakeSockets(fdControl) }()
+			return <-ended
+		},
+	})
 }
 
-func init() {
-	if role := os.Getenv(roleVar); role != "" && role != "sockets" {
-		runtime.LockOSThread()
-	}
-}
-
-func work(role string) error {
+func work([]string) error {
+	role := child.Role()
 	// Before the threads part: the runtime's own descriptors have to be in both
 	// tables.
 	filter, err := os.ReadFile(os.Args[1])
@@ -88,7 +76,7 @@ func work(role string) error {
 	return obey()
 }
 
-// install is what package launch does to a command.
+// install does what package launch does to a command.
 func install(role string, text []byte) error {
 	if role != "powerful" {
 		if err := drop(); err != nil {
@@ -139,18 +127,12 @@ func obey() error {
 		case "call":
 			fmt.Println(call(words[1:]))
 		case "exec":
-			return unix.Exec(words[1], append(words[1:], os.Args[1:]...), again())
+			return unix.Exec(words[1], append(words[1:], os.Args[1:]...), child.Become("again"))
 		case "spawn":
 			fmt.Println(spawn(words[1]))
 		}
 	}
 	return in.Err()
-}
-
-// again is the environment of what is under the filter already.
-func again() []string {
-	os.Setenv(roleVar, "again")
-	return os.Environ()
 }
 
 func call(words []string) string {
@@ -173,7 +155,7 @@ func spawn(word string) string {
 		return err.Error()
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
-		Env:   again(),
+		Env:   child.Become("again"), // under the filter already
 		Files: []uintptr{fdIn, fdOut, 2, uintptr(fd)},
 	})
 	unix.Close(fdIn)
@@ -191,14 +173,14 @@ type proc struct {
 	out  *bufio.Reader
 }
 
-// child is the first one.
-type child struct {
+// first is the one that was started.
+type first struct {
 	proc
 	*exec.Cmd
-	childIn, childOut *os.File // of what it spawns
+	childIn, childOut *os.File // of its children
 }
 
-func startChild(t *testing.T, role, filter string) (*child, *notify.Listener) {
+func startChild(t *testing.T, role, filter string) (*first, *notify.Listener) {
 	t.Helper()
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -208,10 +190,8 @@ func startChild(t *testing.T, role, filter string) (*child, *notify.Listener) {
 	theirs := os.NewFile(uintptr(ends[1]), "theirs")
 	spawnIn, childIn := pipe(t)
 	childOut, spawnOut := pipe(t)
-	c := &child{Cmd: exec.Command("/proc/self/exe", filter), childIn: childIn, childOut: childOut}
+	c := &first{Cmd: child.Command(role, filter), childIn: childIn, childOut: childOut}
 	c.T = t
-	c.Env = append(os.Environ(), roleVar+"="+role)
-	c.Stderr = os.Stderr
 	c.ExtraFiles = []*os.File{theirs, spawnIn, spawnOut}
 	in, err1 := c.StdinPipe()
 	out, err2 := c.StdoutPipe()
@@ -247,7 +227,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 }
 
 // end kills the child and waits for it. What it spawned ends with its input.
-func (c *child) end() {
+func (c *first) end() {
 	c.childIn.Close()
 	c.childOut.Close()
 	c.Process.Kill()
@@ -263,7 +243,7 @@ func (p *proc) ready() {
 }
 
 // spawn has the child start another process, which has fd as fdPassed.
-func (c *child) spawn(fd int) *proc {
+func (c *first) spawn(fd int) *proc {
 	c.Helper()
 	c.say("spawn %d", fd)
 	p := &proc{T: c.T, in: c.childIn, out: bufio.NewReader(c.childOut)}
@@ -275,7 +255,7 @@ func (c *child) spawn(fd int) *proc {
 	return p
 }
 
-// exec has the process become a program that does the same.
+// exec has the process execute a program that does the same.
 func (p *proc) exec(command ...string) {
 	p.Helper()
 	p.say("exec %s", strings.Join(command, " "))
@@ -315,7 +295,7 @@ func (p *proc) call(nr uint64, args ...uint64) (int, unix.Errno) {
 	return p.result()
 }
 
-// put writes to the process's memory, so that it ends where the room does.
+// put writes to the end of the process's memory for arguments.
 func (p *proc) put(data []byte) (at uint64) {
 	p.Helper()
 	at = p.room + roomSize - uint64(len(data))

@@ -12,11 +12,11 @@ import (
 
 const (
 	seqpacket = unix.SOCK_SEQPACKET
-	high      = 1 << 32 // what is above an int means nothing
+	high      = 1 << 32 // bits above an int mean nothing
 )
 
-// The order is the kernel's: __sys_socket, __sock_create, alg_create. Who may
-// use no algorithm gets one errno, as from a filter.
+// The order is the kernel's: __sys_socket, __sock_create, alg_create. A caller
+// without any algorithm gets one errno, as from a filter.
 func TestSocketErrnos(t *testing.T) {
 	f := serve(t)
 	refused := nothing()
@@ -67,7 +67,7 @@ func TestNoPlan(t *testing.T) {
 	}
 }
 
-// What the kernel's side says reaches the caller; what is no errno is EIO.
+// The kernel's errno reaches the caller; an error that is no errno becomes EIO.
 func TestSocketOfTheKernel(t *testing.T) {
 	var say shared[error]
 	f := serve(t, func(s *setup) { s.crypto.onSocket = say.get })
@@ -103,7 +103,7 @@ func TestBindErrnos(t *testing.T) {
 	changed := func(change func(b []byte)) uint64 {
 		b := address("hash", "sha256")
 		change(b)
-		// Each has a place of its own: they are written before the first call.
+		// Each has a place of its own: all are written before the first call.
 		end -= 88
 		f.putAt(end, b)
 		return end
@@ -157,8 +157,8 @@ func TestBindErrnos(t *testing.T) {
 	f.otherLengths(fd)
 }
 
-// Addresses of another length are the placeholder's own business, which takes
-// none of the family.
+// Addresses of another length are left to the placeholder, which accepts none
+// of the family.
 func (f *fixture) otherLengths(fd uint64) {
 	f.Helper()
 	f.settle()
@@ -196,7 +196,7 @@ func TestBindOfTheKernel(t *testing.T) {
 	if errno := f.bind(fd, "hash", "sha256"); errno != 0 {
 		t.Errorf("bind: %v", errno)
 	}
-	say.set(unix.EBUSY) // what was bound before stays bound
+	say.set(unix.EBUSY) // the earlier binding stays
 	f.bind(fd, "skcipher", "cbc(aes)")
 	f.checkOperation(&f.proc, fd)
 }
@@ -292,13 +292,13 @@ func TestAcceptErrnos(t *testing.T) {
 			t.Errorf("%s: recorded %+v", test.name, records)
 		}
 	}
-	// With an address it is the placeholder's own business.
+	// With an address the call is left to the placeholder.
 	if _, errno := f.call(unix.SYS_ACCEPT4, uint64(bound), f.room, f.room+64, 0); errno != unix.EINVAL {
 		t.Errorf("accept with an address: %v", errno)
 	}
 }
 
-// No room in the caller's table: what was made for it is closed again.
+// Without room in the caller's table, everything made for it is closed again.
 func TestNoRoom(t *testing.T) {
 	f := serve(t)
 	fd := f.bound()

@@ -16,16 +16,16 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/broker"
-	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
 	"github.com/afalg-policy/afalg-policy/internal/subject"
 )
 
 // standIn does with ordinary sockets what the kernel does with those of AF_ALG.
-// A hook that is nil succeeds.
+// A nil hook succeeds.
 type standIn struct {
 	onSocket func() error
 	onBind   func(*unix.SockaddrALG) error
@@ -92,8 +92,8 @@ func (s *standIn) last() uint64 {
 	return s.operations[len(s.operations)-1]
 }
 
-// shared is what a test and the broker both touch: that one waits for the other
-// is known to the workload alone.
+// shared is a variable of a test and the broker. It has a lock, since only the
+// workload makes one wait for the other.
 type shared[T any] struct {
 	mu sync.Mutex
 	v  T
@@ -111,12 +111,13 @@ func (s *shared[T]) get() T {
 	return s.v
 }
 
-// seen is an observer that keeps what it is told.
+// seen is an observer that keeps everything.
 type seen struct {
 	mu       sync.Mutex
-	records  []broker.Record
+	records  []plan.Record
 	answered []string
 	failed   []string
+	used     []string
 	sessions int
 	quiet    bool // keep no records: there will be many
 }
@@ -127,7 +128,7 @@ func (s *seen) hush() {
 	s.quiet = true
 }
 
-func (s *seen) Decided(r broker.Record) {
+func (s *seen) Decided(r plan.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.quiet {
@@ -144,6 +145,24 @@ func (s *seen) Answered(call string, took time.Duration) {
 	if !s.quiet {
 		s.answered = append(s.answered, call)
 	}
+}
+
+func (s *seen) use(callers []broker.Caller, a afalg.Algorithm) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range callers {
+		s.used = append(s.used, a.String()+" by "+filepath.Base(c.Binary)+" "+c.SHA256)
+	}
+}
+
+// takeUsed returns the uses since the last time.
+func (f *fixture) takeUsed() (used []string) {
+	f.Helper()
+	f.settle()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	used, f.seen.used = f.seen.used, nil
+	return used
 }
 
 func (s *seen) Sessions(change int) {
@@ -165,7 +184,7 @@ func (s *seen) open() int {
 }
 
 // take returns what was recorded since the last time.
-func (s *seen) take() (records []broker.Record, answered, failed []string) {
+func (s *seen) take() (records []plan.Record, answered, failed []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	records, answered, failed = s.records, s.answered, s.failed
@@ -173,9 +192,9 @@ func (s *seen) take() (records []broker.Record, answered, failed []string) {
 	return records, answered, failed
 }
 
-// settle is take, once all that was answered is told: that comes after the
+// settle is take, once the report of every answer is in: it comes after the
 // answer, and before the next one. accept(2) is for this alone.
-func (f *fixture) settle() (records []broker.Record, answered, failed []string) {
+func (f *fixture) settle() (records []plan.Record, answered, failed []string) {
 	f.Helper()
 	f.call(unix.SYS_ACCEPT, 1000, 0, 0)
 	records, answered, failed = f.take()
@@ -206,17 +225,17 @@ func nothing() *plan.Plan {
 }
 
 // runFilter is the filter of run.
-var runFilter = map[gen.Socketcall]func() []unix.SockFilter{
-	gen.SocketcallDeny:   sync.OnceValue(func() []unix.SockFilter { return makeFilter(gen.SocketcallDeny) }),
-	gen.SocketcallBroker: sync.OnceValue(func() []unix.SockFilter { return makeFilter(gen.SocketcallBroker) }),
+var runFilter = map[harden.Socketcall]func() []unix.SockFilter{
+	harden.SocketcallDeny:   sync.OnceValue(func() []unix.SockFilter { return makeFilter(harden.SocketcallDeny) }),
+	harden.SocketcallBroker: sync.OnceValue(func() []unix.SockFilter { return makeFilter(harden.SocketcallBroker) }),
 }
 
-func makeFilter(s gen.Socketcall) []unix.SockFilter {
+func makeFilter(s harden.Socketcall) []unix.SockFilter {
 	arch, err := profile.ArchByName(runtime.GOARCH)
 	if err != nil {
 		panic(err)
 	}
-	filter, _, err := gen.RunFilter(nothing(), gen.RunOptions{Arch: arch, Socketcall: s})
+	filter, _, err := harden.RunFilter(nothing(), harden.RunOptions{Arch: arch, Socketcall: s})
 	if err != nil {
 		panic(err)
 	}
@@ -233,23 +252,25 @@ func writeFilter(t *testing.T, filter []unix.SockFilter) string {
 	return path
 }
 
-// setup is what a test may change.
+// setup is the part of a fixture that a test may change.
 type setup struct {
 	role     string
 	filter   []unix.SockFilter
 	plan     *plan.Plan
 	sessions int
 	digests  int
-	wrapper  []string // the command that a 32-bit process is started by
-	second   bool     // the first one of the test checks for leaks
-	deaf     bool     // the helper that makes pairs is dead
-	sockets  *broker.Sockets
-	crypto   standIn
+	// everyDigest is for the records.
+	everyDigest bool
+	wrapper     []string // starts a 32-bit process
+	second      bool     // the first fixture of the test checks for leaks
+	deaf        bool     // the helper that makes pairs is dead
+	sockets     *broker.Sockets
+	crypto      standIn
 }
 
 // fixture is a workload that is served.
 type fixture struct {
-	*child
+	*first
 	*seen
 	crypto   *standIn
 	broker   *broker.Broker
@@ -261,11 +282,11 @@ type fixture struct {
 	wrapper  []string
 }
 
-// serve starts a child and serves it. At the end of the test nothing may be
-// left of it.
+// serve starts a child and serves it. Nothing of it may be left at the end of
+// the test.
 func serve(t *testing.T, change ...func(*setup)) *fixture {
 	t.Helper()
-	s := setup{role: "main", filter: runFilter[gen.SocketcallDeny](), plan: testPlan()}
+	s := setup{role: "main", filter: runFilter[harden.SocketcallDeny](), plan: testPlan()}
 	for _, c := range change {
 		c(&s)
 	}
@@ -281,14 +302,15 @@ func serve(t *testing.T, change ...func(*setup)) *fixture {
 	pairs := broker.NewPairs(startHelper(t, broker.MakePairs, s.deaf))
 	t.Cleanup(pairs.Close)
 	f.broker, err = broker.New(broker.Options{
-		Subjects: subjects, Pairs: pairs, Sockets: s.sockets, Observer: f.seen,
-		UserName: func(uint32) string { return "tester" }, Sessions: s.sessions, Crypto: f.crypto,
+		Subjects: subjects, Pairs: pairs, Sockets: s.sockets, Observer: f.seen, Used: f.use,
+		EveryDigest: s.everyDigest,
+		UserName:    func(uint32) string { return "tester" }, Sessions: s.sessions, Crypto: f.crypto,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(f.broker.Close)
-	f.child, f.listener = startChild(t, s.role, writeFilter(t, s.filter))
+	f.first, f.listener = startChild(t, s.role, writeFilter(t, s.filter))
 	t.Cleanup(func() { f.listener.Close() })
 	f.workload = broker.NewWorkload("work", s.plan)
 	f.serve()
@@ -320,7 +342,7 @@ func (f *fixture) serve() {
 	go func() { f.served <- f.broker.Serve(ctx, f.listener, f.workload) }()
 }
 
-// finish ends the child; then Serve has to end by itself.
+// finish ends the child; Serve must then end by itself.
 func (f *fixture) finish() {
 	f.Helper()
 	f.end()
@@ -333,7 +355,7 @@ func (f *fixture) finish() {
 	}
 }
 
-// wait returns what Serve did.
+// wait returns the error of Serve.
 func (f *fixture) wait() error {
 	f.Helper()
 	if f.ended {
@@ -343,16 +365,30 @@ func (f *fixture) wait() error {
 	case err := <-f.served:
 		f.ended = err != nil
 		return err
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		f.Fatal("still served")
 		return nil
+	}
+}
+
+// await waits for an event of the listener: POLLIN for a waiting call, POLLHUP
+// when no process is under the filter any more.
+func (f *fixture) await(events int16) {
+	f.Helper()
+	ok := eventually(func() bool {
+		fds := []unix.PollFd{{Fd: int32(f.listener.FD()), Events: events}}
+		_, err := unix.Poll(fds, 0)
+		return err == nil && fds[0].Revents&events != 0
+	})
+	if !ok {
+		f.Fatalf("the listener never had events %#x", events)
 	}
 }
 
 // checkLeaks compares the end of the test with its beginning.
 func checkLeaks(t *testing.T) {
 	t.Helper()
-	runFilter[gen.SocketcallDeny]()
+	runFilter[harden.SocketcallDeny]()
 	descriptors, goroutines := openFDs(t), runtime.NumGoroutine()
 	t.Cleanup(func() {
 		ok := eventually(func() bool { return openFDs(t) <= descriptors && runtime.NumGoroutine() <= goroutines })
@@ -371,8 +407,11 @@ func openFDs(t *testing.T) int {
 	return len(entries)
 }
 
+// patience bounds a wait for something that hangs. It measures nothing.
+const patience = 3 * time.Minute
+
 func eventually(holds func() bool) bool {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if holds() {
 			return true
 		}
@@ -380,14 +419,14 @@ func eventually(holds func() bool) bool {
 	return holds()
 }
 
-// The steps of a session, by hand.
+// Single steps of a session.
 
 func (p *proc) socket(flags uint64) (int, unix.Errno) {
 	p.Helper()
 	return p.call(unix.SYS_SOCKET, unix.AF_ALG, unix.SOCK_SEQPACKET|flags, 0)
 }
 
-// placeholder is a socket that has to work.
+// placeholder opens a socket, which has to work.
 func (p *proc) placeholder() int {
 	p.Helper()
 	fd, errno := p.socket(0)
@@ -429,7 +468,7 @@ func (p *proc) close(fd int) {
 	}
 }
 
-// bound is a placeholder that is bound.
+// bound opens a placeholder and binds it.
 func (p *proc) bound() int {
 	p.Helper()
 	fd := p.placeholder()

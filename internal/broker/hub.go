@@ -9,17 +9,17 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// hub waits for what happens in all workloads: a call that waits, a placeholder
-// that nobody holds any more, the end of a workload. It is one epoll instance,
-// and one thread at a time blocks in it: the kernel wakes that thread at once, on
-// the caller's processor, and takes workloads in turn. Goroutines that park
-// until the Go runtime has polled take three times as long, since its idle
-// threads look for work meanwhile. An idle workload costs no thread.
+// hub waits for the events of all workloads: a waiting call, a placeholder
+// without copies, the end of a workload. It is one epoll instance, and one
+// thread at a time blocks in it: the kernel wakes that thread at once, on the
+// caller's processor, and takes workloads in turn. Goroutines parked in the Go
+// runtime's poller take three times as long, since its idle threads look for
+// work meanwhile. An idle workload costs no thread.
 type hub struct {
 	epoll, stop int // stop is an eventfd: readable when the hub is to close
 
-	// waiting is held by the worker that waits, until it knows what for: what
-	// is told again by epoll is told to one worker at a time.
+	// waiting is held by the worker that waits, until it knows the event: epoll
+	// repeats an event, and one worker at a time may see it.
 	waiting sync.Mutex
 
 	mu    sync.Mutex
@@ -27,13 +27,13 @@ type hub struct {
 	items map[uint64]item
 }
 
-// item is what a descriptor in the hub stands for.
+// item is the meaning of a descriptor in the hub.
 type item struct {
 	s     *server
 	inode uint64 // of a placeholder; 0 for the listener of s
 }
 
-// tagStop is no item's.
+// tagStop is the tag of no item.
 const tagStop = 0
 
 func newHub() (h *hub, err error) {
@@ -58,8 +58,8 @@ func (h *hub) control(op, fd int, events uint32, tag uint64) error {
 	return unix.EpollCtl(h.epoll, op, fd, &e)
 }
 
-// name gives an item a tag, before anything is told of it. It is written under
-// the lock, so that whoever finds the item sees it.
+// name gives an item a tag, before any event of it. It writes the tag under the
+// lock, so that whoever finds the item sees it.
 func (h *hub) name(tag *uint64, it item) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -68,7 +68,7 @@ func (h *hub) name(tag *uint64, it item) {
 	*tag = h.next
 }
 
-// add has the hub wait for the descriptor of an item.
+// add makes the hub wait for the descriptor of an item.
 func (h *hub) add(fd int, events uint32, tag uint64) error {
 	if err := h.control(unix.EPOLL_CTL_ADD, fd, events, tag); err != nil {
 		h.forget(tag)
@@ -77,7 +77,7 @@ func (h *hub) add(fd int, events uint32, tag uint64) error {
 	return nil
 }
 
-// forget drops what is told of an item from now on.
+// forget drops the events of an item from now on.
 func (h *hub) forget(tag uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -112,7 +112,7 @@ func (h *hub) wait() (it item, events uint32, ok bool) {
 	}
 }
 
-// interrupt has every wait, present and future, end.
+// interrupt ends every wait, present and future.
 func (h *hub) interrupt() { unix.Write(h.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
 
 func (h *hub) close() { notify.CloseAll([]int{h.epoll, h.stop}) }

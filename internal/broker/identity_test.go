@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/notify"
+	"github.com/afalg-policy/afalg-policy/internal/testing/kerneltest"
 )
 
 func (p *proc) peek(at uint64, size int) []byte {
@@ -32,7 +33,7 @@ func (p *proc) option(fd int, name uint64, size uint32) []byte {
 	return p.peek(at, int(size))
 }
 
-// become changes the user of a 32-bit process, and with it its capabilities.
+// become changes the user of a 32-bit process, and its capabilities with it.
 func (p *proc) become(id uint32, groups ...uint32) {
 	p.Helper()
 	b, err := binary.Append(nil, binary.NativeEndian, groups)
@@ -47,7 +48,7 @@ func (p *proc) become(id uint32, groups ...uint32) {
 	}
 }
 
-// pairOwner is who made a pair, as its sockets tell: process, user, group.
+// pairOwner returns the owner of a pair, as its sockets show it.
 func (p *proc) pairOwner() (uid, gid uint32, groups string) {
 	p.Helper()
 	out := uint32(p.room + 512)
@@ -60,7 +61,7 @@ func (p *proc) pairOwner() (uid, gid uint32, groups string) {
 	return binary.NativeEndian.Uint32(owner[4:]), binary.NativeEndian.Uint32(owner[8:]), fmt.Sprint(list)
 }
 
-// Sockets are their caller's, whoever made them.
+// Sockets belong to their caller, whichever process made them.
 func TestMadeAsCaller(t *testing.T) {
 	f, m := serve32(t)
 	before := identityOf(t, m.Process.Pid)
@@ -84,7 +85,7 @@ func TestMadeAsCaller(t *testing.T) {
 		}
 		f.call(nr32Close, uint64(fd))
 	}
-	// The identity is a thread's that goes away, and never the process's.
+	// A short-lived thread took on the identity, and never the process.
 	if after := identityOf(t, m.Process.Pid); after != before {
 		t.Errorf("the helper was %s, and is %s", before, after)
 	}
@@ -95,7 +96,7 @@ func TestMadeAsCaller(t *testing.T) {
 
 func TestMadeWithCapabilities(t *testing.T) {
 	if os.Geteuid() != 0 {
-		return // TestMadeAsCaller has what there is to say
+		return // TestMadeAsCaller says the rest
 	}
 	f, _ := serve32(t)
 	if _, errno := f.socketcall(callSocket, unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP); errno != 0 {
@@ -143,6 +144,7 @@ func TestMadeInNetwork(t *testing.T) {
 
 // Root of a user namespace has capabilities there, and none here.
 func TestMadeInUserNamespace(t *testing.T) {
+	kerneltest.NeedUserNamespaces(t)
 	f, _ := serve32(t, func(s *setup) { s.wrapper = []string{"/usr/bin/unshare", "--user", "--map-root-user"} })
 	if fd, errno := f.socketcall(callSocket, unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP); errno != unix.EPERM {
 		t.Errorf("a raw socket: %d, %v", fd, errno)

@@ -12,7 +12,7 @@ import (
 // Crypto is the kernel's side of a session.
 type Crypto interface {
 	Socket() (fd int, err error)
-	// Bind chooses the algorithm, as somebody who is privileged or not.
+	// Bind chooses the algorithm, with privilege or without.
 	Bind(fd int, a *unix.SockaddrALG, privileged bool) error
 	SetOption(fd, name int, value []byte, length uint32) error
 	Accept(fd int, flags int) (operation int, err error)
@@ -27,8 +27,9 @@ func (Kernel) Socket() (int, error) {
 }
 
 // Bind binds with the privilege of the caller, not with ours: since Linux 7.3
-// the kernel allows some algorithms only to who has one of two capabilities
-// (crypto.af_alg_restrict). That is stricter than the plan, never wider.
+// the kernel allows some algorithms only to callers with one of two
+// capabilities (crypto.af_alg_restrict). That is stricter than the plan, never
+// wider.
 func (Kernel) Bind(fd int, a *unix.SockaddrALG, privileged bool) (err error) {
 	if privileged {
 		return unix.Bind(fd, a)
@@ -48,15 +49,14 @@ func (Kernel) SetOption(fd, name int, value []byte, length uint32) error {
 // Accept makes an operation socket.
 func (Kernel) Accept(fd, flags int) (int, error) { return notify.Accept(fd, flags) }
 
-// adminCaps are what AF_ALG asks for.
+// adminCaps are the capabilities that AF_ALG asks for.
 const adminCaps = 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SYS_ADMIN
 
 func isPrivileged(capabilities []string) bool {
 	return slices.Contains(capabilities, "CAP_NET_ADMIN") || slices.Contains(capabilities, "CAP_SYS_ADMIN")
 }
 
-// unprivileged calls f on a thread that has none of adminCaps. It does not call
-// it if that cannot be had.
+// unprivileged calls f on a thread that has none of adminCaps, or not at all.
 func unprivileged(f func()) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var caps [2]unix.CapUserData

@@ -11,7 +11,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/broker"
 )
 
-// capabilitiesHere are those of this thread.
+// capabilitiesHere returns the capabilities of this thread.
 func capabilitiesHere(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("/proc/thread-self/status")
@@ -23,9 +23,8 @@ func capabilitiesHere(t *testing.T) string {
 	return sets
 }
 
-// The kernel's side says what the kernel says, and a bind for somebody without
-// privilege leaves ours as it was. What AF_ALG itself does is for the tests in
-// virtual machines.
+// The kernel's side returns the kernel's errors, and a bind without privilege
+// leaves ours as it was. The tests in virtual machines cover AF_ALG itself.
 func TestKernel(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

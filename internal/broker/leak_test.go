@@ -10,7 +10,7 @@ import (
 const manySessions = 5000
 
 // Descriptors, goroutines and sessions stay few while thousands of sessions
-// come and go. What is left at the end the fixture counts.
+// come and go. The fixture counts those left at the end.
 func TestManySessions(t *testing.T) {
 	f := serve(t, func(s *setup) { s.sessions = 64 })
 	f.seen.hush()
@@ -20,7 +20,7 @@ func TestManySessions(t *testing.T) {
 	at := f.put(address("hash", "sha256"))
 	for i := range manySessions {
 		fd, errno := f.socket(unix.SOCK_CLOEXEC)
-		if errno == unix.ENFILE { // closed, but that has not been seen
+		if errno == unix.ENFILE { // closed, but not yet seen as closed
 			f.checkSessions(1)
 			fd, errno = f.socket(0)
 		}
@@ -45,7 +45,7 @@ func TestManySessions(t *testing.T) {
 	f.checkSessions(1)
 }
 
-// Many at once, until there is no more room.
+// Many sessions are opened at once, until there is no more room.
 func TestFull(t *testing.T) {
 	f := serve(t, func(s *setup) { s.sessions = 200 })
 	for range 5 {

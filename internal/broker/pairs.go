@@ -16,8 +16,8 @@ import (
 const batch = 16
 
 // Pairs are Unix socket pairs from another process. SO_PEERPIDFD on a socket
-// leads to the process that made it, across PID namespaces even: it must not
-// be the broker.
+// leads to the process that made it, even across PID namespaces: it must not be
+// the broker.
 type Pairs struct {
 	socket int
 	asked  atomic.Bool
@@ -33,7 +33,7 @@ type pair struct {
 	identity
 }
 
-// identity names the socket of a placeholder. Inode numbers are given out again
+// identity names the socket of a placeholder. The kernel reuses inode numbers
 // after a long while, cookies never.
 type identity struct{ inode, cookie uint64 }
 
@@ -53,8 +53,8 @@ func identify(socket int) (identity, error) {
 // SOCK_SEQPACKET.
 func NewPairs(socket int) *Pairs { return &Pairs{socket: socket} }
 
-// take returns a pair. The next batch is asked for before the last one is used
-// up, so that it is seldom waited for.
+// take returns a pair. It asks for the next batch before the last one is used
+// up, so that it seldom has to wait.
 func (p *Pairs) take() (pair, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,9 +80,9 @@ func (p *Pairs) ask() {
 	p.asked.Store(true)
 }
 
-// settle takes over a batch that was asked for, if it is there. Descriptors that
-// lie in a socket make work for the kernel whenever anybody closes a Unix socket
-// (unix_gc), so they are not left there.
+// settle takes over a requested batch, if it has arrived. Descriptors in flight
+// cost the kernel work whenever anybody closes a Unix socket (unix_gc), so they
+// are not left there.
 func (p *Pairs) settle() {
 	if !p.asked.Load() {
 		return
@@ -120,7 +120,7 @@ func (p *Pairs) receive() {
 	}
 }
 
-// Close closes the pairs that were not used, and the socket.
+// Close closes the unused pairs and the socket.
 func (p *Pairs) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -131,9 +131,9 @@ func (p *Pairs) Close() {
 	unix.Close(p.socket)
 }
 
-// MakePairs is the helper: it makes as many pairs as it is asked for, until
-// the other side of the socket is closed. The process that runs it must hold
-// nothing of interest, and not be dumpable.
+// MakePairs is the helper: it makes as many pairs as are asked for, until the
+// other side of the socket is closed. Its process must hold nothing of
+// interest, and not be dumpable.
 func MakePairs(socket int) error {
 	for {
 		request := make([]byte, 1)
@@ -153,8 +153,8 @@ func MakePairs(socket int) error {
 	}
 }
 
-// makePairs returns as many as it can make. One byte, which is no identity,
-// stands for none.
+// makePairs returns as many pairs as it can make. One byte, which is no
+// identity, stands for none.
 func makePairs(n int) (identities []byte, fds []int) {
 	for range min(n, batch) {
 		ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
@@ -162,9 +162,7 @@ func makePairs(n int) (identities []byte, fds []int) {
 			break
 		}
 		id, err := identify(ends[0])
-		// What is sent to the kept end would never be read; a placeholder sent
-		// over itself would keep itself open for ever.
-		if err != nil || unix.Shutdown(ends[1], unix.SHUT_RD) != nil {
+		if err != nil || mark(ends[1]) != nil || disable(ends[0], ends[1]) != nil {
 			notify.CloseAll(ends[:])
 			break
 		}
@@ -176,4 +174,23 @@ func makePairs(n int) (identities []byte, fds []int) {
 		identities = []byte{0}
 	}
 	return identities, fds
+}
+
+// mark leaves an unread message of no bytes in a placeholder, for as long as
+// that is open (end.open).
+func mark(kept int) error { return unix.Sendto(kept, nil, unix.MSG_DONTWAIT, nil) }
+
+// disable keeps a pair from being used as one. A message to the kept end would
+// never be read; a placeholder sent over itself would keep itself open for
+// ever.
+//
+// The placeholder gets a name, because the filter leaves the addresses of all
+// lengths but one to the kernel: a Unix socket with a name refuses another one
+// with EINVAL, as AF_ALG refuses a short one. One call still succeeds, with two
+// bytes that say AF_UNIX: it asks for any name, and there is one already.
+func disable(placeholder, kept int) error {
+	if err := unix.Bind(placeholder, &unix.SockaddrUnix{}); err != nil {
+		return err
+	}
+	return unix.Shutdown(kept, unix.SHUT_RD)
 }

@@ -18,7 +18,7 @@ func sockaddr(family uint16, rest []byte, length int) []byte {
 	return b
 }
 
-// What has nothing to do with AF_ALG costs no notification.
+// Calls that have nothing to do with AF_ALG cost no notification.
 func TestNothingTrapped(t *testing.T) {
 	f := serve(t)
 	f.bound()
@@ -58,11 +58,11 @@ func TestNothingTrapped(t *testing.T) {
 	}
 }
 
-// listening is a Unix socket that somebody waits at.
+// listening is a listening Unix socket.
 func (p *proc) listening() (fd int) {
 	p.Helper()
 	fd, errno1 := p.call(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	_, errno2 := p.call(unix.SYS_BIND, uint64(fd), p.put(sockaddr(unix.AF_UNIX, nil, 2)), 2) // a name that the kernel makes
+	_, errno2 := p.call(unix.SYS_BIND, uint64(fd), p.put(sockaddr(unix.AF_UNIX, nil, 2)), 2) // the kernel chooses a name
 	_, errno3 := p.call(unix.SYS_LISTEN, uint64(fd), 10)
 	size := p.put(binary.NativeEndian.AppendUint32(nil, 110))
 	_, errno4 := p.call(unix.SYS_GETSOCKNAME, uint64(fd), p.room, size)
@@ -84,7 +84,7 @@ func (p *proc) acceptWithAddress() {
 	}
 }
 
-// What is trapped and is no placeholder goes on in the kernel.
+// A trapped call on anything but a placeholder goes on in the kernel.
 func TestGoesOn(t *testing.T) {
 	f := serve(t)
 	f.settle()

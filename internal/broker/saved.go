@@ -10,8 +10,8 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// Saved is a session that outlives the broker that opened it: another one,
-// with the same listener, can go on with it.
+// Saved is a session that outlives the broker that opened it: another broker
+// with the same listener can go on with it.
 type Saved struct {
 	Inode, Cookie uint64          // of the placeholder
 	Kept, Parent  int             // descriptors
@@ -21,23 +21,23 @@ type Saved struct {
 // Close closes the descriptors of a session that nobody goes on with.
 func (v Saved) Close() { notify.CloseAll([]int{v.Kept, v.Parent}) }
 
-// Restore gives a workload that is not served yet the sessions of an earlier
-// broker. Serve takes them over.
+// Restore gives the sessions of an earlier broker to a workload that is not
+// served yet. Serve takes them over.
 func (w *Workload) Restore(sessions []Saved) { w.saved = append(w.saved, sessions...) }
 
-// Save returns the sessions that were open when Serve was interrupted, and
-// leaves their descriptors to the caller.
+// Save returns the sessions that were open when Serve was interrupted. The
+// caller then owns their descriptors.
 func (w *Workload) Save() []Saved {
 	saved := w.saved
 	w.saved = nil
 	return saved
 }
 
-// restore registers saved sessions. What cannot be is closed.
+// restore registers saved sessions, and closes those that it cannot register.
 func (s *server) restore(saved []Saved) {
 	for _, v := range saved {
-		// How old it is is not known: old enough to ask for its cookie.
-		ses := &session{identity: identity{v.Inode, v.Cookie}, since: -int64(wrapTime), kept: v.Kept, parent: v.Parent, bound: v.Bound}
+		// Its age is unknown: old enough to ask for its cookie.
+		ses := &session{identity: identity{v.Inode, v.Cookie}, since: -int64(wrapTime), kept: end{fd: v.Kept}, parent: v.Parent, bound: v.Bound}
 		if !s.sessions.reserve() {
 			v.Close()
 			continue
@@ -53,8 +53,8 @@ func (s *server) restore(saved []Saved) {
 	}
 }
 
-// take empties the table and returns what was in it, but for sessions that are
-// being worked on: their calls are lost with the broker.
+// take empties the table and returns its sessions, except those in use: their
+// calls are lost with the broker.
 func (t *table) take(h *hub) (saved []Saved) {
 	t.mu.Lock()
 	all := slices.Collect(maps.Values(t.byInode))
@@ -63,10 +63,10 @@ func (t *table) take(h *hub) (saved []Saved) {
 		if !ses.mu.TryLock() {
 			continue
 		}
-		if ses.kept >= 0 {
-			h.control(unix.EPOLL_CTL_DEL, ses.kept, 0, 0)
-			saved = append(saved, Saved{ses.inode, ses.cookie, ses.kept, ses.parent, ses.bound})
-			ses.kept, ses.parent = -1, -1
+		if kept := ses.kept.take(); kept >= 0 {
+			h.control(unix.EPOLL_CTL_DEL, kept, 0, 0)
+			saved = append(saved, Saved{ses.inode, ses.cookie, kept, ses.parent, ses.bound})
+			ses.parent = -1
 		}
 		ses.mu.Unlock()
 	}

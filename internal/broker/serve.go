@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/notify"
+	"github.com/afalg-policy/afalg-policy/internal/subject"
 )
 
 // server answers the calls of one workload.
@@ -20,18 +21,21 @@ type server struct {
 	listener *notify.Listener
 	workload *Workload
 	sessions *table
-	tag      uint64 // of the listener, in the hub
+	subjects *subject.Share
+	tag      uint64       // of the listener, in the hub
+	slow     atomic.Int64 // until then its calls are handed over as slow
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	calls    [notify.SlotCount]bool
 	underWay int
-	stuck    int // of these
+	stuck    int  // of the calls under way
+	deaf     bool // its listener is left out until a stuck call returns
 	over     bool
 	err      error
 	ended    chan struct{} // closed when it is over, and no call is under way
 }
 
-// begin counts a call, and returns its slot; false if there is to be none.
+// begin counts a call and returns its slot, or false if it may not begin.
 func (s *server) begin() (slot int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,34 +69,35 @@ func (s *server) end(err error) {
 	s.settle()
 }
 
-// settle tells when nothing is left to do. The server is locked.
+// settle signals that nothing is left to do. The server is locked.
 func (s *server) settle() {
 	if s.over && s.underWay == 0 {
 		close(s.ended)
 	}
 }
 
-// noteStuck counts the calls that do not come back. A workload that has too many
-// is not listened to until one of them does.
-func (s *server) noteStuck(change int) {
+// noteStuck counts the stuck calls. The listener of a workload with the most
+// allowed is left out until one of them returns.
+func (s *server) noteStuck(change, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := s.stuck >= maxStuck
 	s.stuck += change
-	if after := s.stuck >= maxStuck; after != before && !s.over {
+	if deaf := s.stuck >= most; deaf != s.deaf && !s.over {
+		s.deaf = deaf
 		events := uint32(unix.EPOLLIN)
-		if after {
-			events = 0 // its end is told all the same
+		if deaf {
+			events = 0 // epoll reports its end even so
 		}
 		s.hub.control(unix.EPOLL_CTL_MOD, s.listener.FD(), events, s.tag)
 	}
 }
 
-// worker answers calls, of whatever workload.
+// worker answers calls, of any workload.
 type worker struct {
-	since    atomic.Int64 // when its call began, in nanoseconds since start; 0 while it waits for one
-	server   atomic.Pointer[server]
-	relieved atomic.Bool // another one waits in its place
+	// since is when its call began, in nanoseconds since start; 0 while it
+	// waits for one, and negative once another one waits in its place.
+	since  atomic.Int64
+	server atomic.Pointer[server]
 }
 
 // startWorker adds a worker. The broker is locked.
@@ -106,7 +111,7 @@ func (b *Broker) startWorker() {
 func (b *Broker) work(w *worker) {
 	defer b.working.Done()
 	var buf notify.Buffer
-	for !w.relieved.Load() {
+	for relieved := false; !relieved; {
 		b.hub.waiting.Lock()
 		it, events, ok := b.hub.wait()
 		switch {
@@ -123,7 +128,7 @@ func (b *Broker) work(w *worker) {
 			if buf == nil {
 				buf = it.s.listener.Buffer()
 			}
-			b.take(w, it.s, buf)
+			relieved = b.take(w, it.s, buf)
 		}
 		b.o.Pairs.settle()
 	}
@@ -132,13 +137,13 @@ func (b *Broker) work(w *worker) {
 	delete(b.workers, w)
 }
 
-// take receives the call that waits, and answers it. The hub's lock is given
-// back in between.
-func (b *Broker) take(w *worker, s *server, buf notify.Buffer) {
+// take receives the waiting call and answers it. It releases the hub's lock in
+// between. It reports whether another worker has replaced this one.
+func (b *Broker) take(w *worker, s *server, buf notify.Buffer) (relieved bool) {
 	slot, ok := s.begin()
 	if !ok {
 		b.hub.waiting.Unlock()
-		return
+		return false
 	}
 	defer s.finish(slot)
 	n, err := s.listener.Receive(buf)
@@ -148,21 +153,30 @@ func (b *Broker) take(w *worker, s *server, buf notify.Buffer) {
 	b.hub.waiting.Unlock()
 	switch {
 	case errors.Is(err, notify.ErrGone):
-		return
+		return false
 	case err != nil:
 		s.end(err)
-		return
+		return false
 	}
 	start := now()
 	w.server.Store(s)
 	w.since.Store(start)
 	b.steward.stir()
-	s.handle(&n, start)
-	s.workload.slots.Set(slot, 0)
-	w.since.Store(0)
-	if w.relieved.Load() {
-		s.noteStuck(-1)
+	if s.slow.Load() > start {
+		b.handOver(w)
 	}
+	s.handle(w, &n, start)
+	s.workload.slots.Set(slot, 0)
+	if end := now(); end-start > int64(stuckAfter) {
+		s.slow.Store(end + int64(slowFor))
+	}
+	if w.since.Swap(0) > 0 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s.noteStuck(-1, b.mostStuck())
+	return true
 }
 
 var started = time.Now()
@@ -170,29 +184,52 @@ var started = time.Now()
 // now is monotonic and never 0.
 func now() int64 { return int64(time.Since(started)) | 1 }
 
-// relieve has stuck workers replaced, as far as the limit goes: they leave
-// when their call is done.
+// relieve replaces stuck workers: they leave when their call is done.
 func (b *Broker) relieve() (busy bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for w := range b.workers {
-		since := w.since.Load()
-		if since == 0 {
+		switch since := w.since.Load(); {
+		case since == 0:
 			continue
+		case since > 0 && now()-since > int64(stuckAfter):
+			b.replace(w, since)
 		}
 		busy = true
-		if now()-since > int64(stuckAfter) && len(b.workers) < maxWorkers && !w.relieved.Swap(true) {
-			w.server.Load().noteStuck(+1)
-			b.startWorker()
-		}
 	}
 	return busy
 }
 
-// handle answers one call. Whatever happens, the caller gets an answer, and
-// none of them opens anything.
-func (s *server) handle(n *notify.Notification, start int64) {
-	c := call{n: n}
+// handOver has another worker wait in the place of one whose call will take
+// long.
+func (b *Broker) handOver(w *worker) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.replace(w, w.since.Load())
+}
+
+// replace has another worker wait in the place of one whose long call began at
+// since, once. The broker is locked.
+func (b *Broker) replace(w *worker, since int64) {
+	if since > 0 && w.since.CompareAndSwap(since, -since) {
+		b.startWorker()
+		w.server.Load().noteStuck(+1, b.mostStuck())
+	}
+}
+
+// mostStuck bounds the stuck calls of a workload. Every workload can have one,
+// however many there are: none waits for a worker. The broker is locked.
+func (b *Broker) mostStuck() int {
+	if len(b.workers) > manyWorkers {
+		return 1
+	}
+	return maxStuck
+}
+
+// handle answers one call. Whatever happens, the caller gets an answer, and no
+// error opens anything.
+func (s *server) handle(w *worker, n *notify.Notification, start int64) {
+	c := call{n: n, handOver: func() { s.Broker.handOver(w) }}
 	answered := false
 	defer func() {
 		if r := recover(); r != nil {

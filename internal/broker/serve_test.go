@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func TestServeRefuses(t *testing.T) {
 	if err := f.wait(); err != nil {
 		t.Errorf("the workload ended, and Serve: %v", err)
 	}
-	// Again: nobody is left, and it says so at once.
+	// Served again, with no process left, it ends at once.
 	f.serve()
 	if err := f.wait(); err != nil {
 		t.Errorf("nobody was left, and Serve: %v", err)
@@ -97,8 +98,8 @@ func TestDeadHelper(t *testing.T) {
 	f.checkSessions(0)
 }
 
-// A caller that could take the broker apart gets nothing. Only root can be
-// one here: others load no filter without no_new_privs.
+// A caller that could take the broker apart gets nothing. Only root can be such
+// a caller here: others load no filter without no_new_privs.
 func TestPowerfulCaller(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return
@@ -123,8 +124,8 @@ func (f *fixture) interrupt() {
 	f.checkSessions(0)
 }
 
-// What waits while nobody serves is answered by whoever does next. Sessions go
-// on, in the same workload or in one that they are given to.
+// Calls that wait while nobody serves are answered by the next broker. Sessions
+// go on, in the same workload or in one that they are given to.
 func TestInterrupted(t *testing.T) {
 	f := serve(t)
 	bound, unbound := f.bound(), f.placeholder()
@@ -141,7 +142,7 @@ func TestInterrupted(t *testing.T) {
 	} {
 		f.interrupt()
 		f.begin(unix.SYS_SOCKET, unix.AF_ALG, unix.SOCK_SEQPACKET, 0)
-		time.Sleep(20 * time.Millisecond) // the call waits
+		f.await(unix.POLLIN) // the call waits
 		next()
 		f.serve()
 		fd, errno := f.result()
@@ -167,7 +168,7 @@ func TestInterrupted(t *testing.T) {
 	f.checkSessions(1)
 }
 
-// A placeholder whose session was given up is a socket that leads nowhere.
+// A placeholder without a session is a socket that leads nowhere.
 func TestGivenUp(t *testing.T) {
 	f := serve(t)
 	bound := f.bound()
@@ -184,7 +185,7 @@ func TestGivenUp(t *testing.T) {
 	}
 }
 
-// A session that ended while nobody served ends when somebody does.
+// A session that ended while nobody served ends with the next Serve.
 func TestRestored(t *testing.T) {
 	f := serve(t)
 	gone, left := f.placeholder(), f.bound()
@@ -195,7 +196,7 @@ func TestRestored(t *testing.T) {
 	f.checkOperation(&f.proc, left)
 }
 
-// Sessions that find no room are closed.
+// Sessions without room are closed.
 func TestRestoredWithoutRoom(t *testing.T) {
 	f := serve(t, func(s *setup) { s.sessions = 1 })
 	left := f.bound()
@@ -268,8 +269,8 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-// A call that takes long holds up neither the rest of the workload, nor the
-// rest of the broker.
+// A call that takes long delays neither the rest of the workload, nor the rest
+// of the broker.
 func TestStuck(t *testing.T) {
 	release, stuck := make(chan struct{}), make(chan struct{}, 10)
 	f := serve(t, func(s *setup) {
@@ -303,8 +304,41 @@ func TestStuck(t *testing.T) {
 	f.checkOperation(other, fdPassed)
 }
 
-// The caller is killed while its call is carried out, and the session ends
-// when that is done.
+// After one stuck call, the next ones of that workload delay nobody: the first
+// is noticed after a while, the others are expected.
+func TestSlowWorkload(t *testing.T) {
+	release, stuck := make(chan struct{}), make(chan struct{})
+	f := serve(t, func(s *setup) {
+		s.crypto.onBind = func(a *unix.SockaddrALG) error {
+			if a.Type == "skcipher" {
+				stuck <- struct{}{}
+				<-release
+			}
+			return nil
+		}
+	})
+	fd := f.placeholder()
+	other := f.spawn(fd)
+	var took []time.Duration
+	for range 12 {
+		f.begin(unix.SYS_BIND, uint64(fd), f.put(address("skcipher", "cbc(aes)")), 88)
+		<-stuck
+		start := time.Now()
+		other.close(other.bound())
+		took = append(took, time.Since(start))
+		release <- struct{}{}
+		if _, errno := f.result(); errno != 0 {
+			t.Error(errno)
+		}
+	}
+	first, later := took[0], slices.Sorted(slices.Values(took[1:]))
+	if middle := later[len(later)/2]; middle > first/2 {
+		t.Errorf("beside a call that is stuck a session took %v at first, and %v later", first, middle)
+	}
+}
+
+// The caller is killed while its call is carried out, and the session ends with
+// the call.
 func TestKilledWhileStuck(t *testing.T) {
 	for _, step := range []string{"socket", "bind", "setsockopt", "accept"} {
 		release, stuck := make(chan struct{}), make(chan struct{}, 10)
@@ -325,7 +359,7 @@ func TestKilledWhileStuck(t *testing.T) {
 			f.beginStep(step)
 			<-stuck
 			f.end()
-			time.Sleep(20 * time.Millisecond)
+			f.await(unix.POLLHUP)
 			close(release)
 			if err := f.wait(); err != nil {
 				t.Errorf("Serve: %v", err)
@@ -359,7 +393,7 @@ func (f *fixture) beginStep(step string) {
 	f.begin(unix.SYS_ACCEPT4, fd, 0, 0, 0)
 }
 
-// Killed after each step: nothing is left (the fixture counts).
+// After a kill at any step nothing is left (the fixture counts).
 func TestKilledBetween(t *testing.T) {
 	for steps := range 5 {
 		f := serve(t)
@@ -379,7 +413,7 @@ func TestKilledBetween(t *testing.T) {
 	}
 }
 
-// A call that is none of ours, and one of another version's filter.
+// The filter traps a foreign call, and a call of another version's filter.
 func TestUnknownCall(t *testing.T) {
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0},
@@ -399,7 +433,7 @@ func TestUnknownCall(t *testing.T) {
 	}
 }
 
-// What is no listener ends with an error, and not in a loop.
+// Serve on anything but a listener ends with an error, and does not loop.
 func TestServeNoListener(t *testing.T) {
 	if _, err := notify.NewListener(-1); !errors.Is(err, unix.ENOENT) {
 		t.Error(err)

@@ -15,11 +15,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
-	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
-// socketOf tells which socket a descriptor of the process is.
+// socketOf names the socket behind a descriptor of the process.
 func (p *proc) socketOf(fd int) string {
 	p.Helper()
 	link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", p.tid, fd))
@@ -29,8 +29,8 @@ func (p *proc) socketOf(fd int) string {
 	return link
 }
 
-// checkOperation asks for an operation socket, and that it is the one that the
-// kernel's side made.
+// checkOperation asks for an operation socket, and checks that the kernel's
+// side made it.
 func (f *fixture) checkOperation(p *proc, placeholder int) (operation int) {
 	f.Helper()
 	operation, errno := p.accept(placeholder, 0)
@@ -93,13 +93,14 @@ func TestAccept(t *testing.T) {
 	if errno != 0 || f.socketOf(operation) != fmt.Sprintf("socket:[%d]", f.crypto.last()) {
 		t.Errorf("accept: %d, %v", operation, errno)
 	}
-	// What is behind the arguments is whatever was in the registers.
+	// Beyond the arguments, registers hold leftovers.
 	if _, errno := f.call(unix.SYS_ACCEPT, uint64(fd), 0, 12345, 0xffff); errno != 0 {
 		t.Errorf("accept with a length and leftovers: %v", errno)
 	}
 }
 
-// Who has neither CAP_NET_ADMIN nor CAP_SYS_ADMIN is bound for as such.
+// A caller with neither CAP_NET_ADMIN nor CAP_SYS_ADMIN is bound for without
+// privilege.
 func TestBindPrivileged(t *testing.T) {
 	f := serve(t)
 	f.bound()
@@ -124,10 +125,10 @@ func TestBindFeatures(t *testing.T) {
 	}
 }
 
-// What is recorded is each bind, and each denial: a placeholder alone opens
-// nothing, and an accept follows a bind.
+// Each bind is recorded, and each denial: a placeholder alone opens nothing,
+// and an accept follows a bind.
 func TestRecords(t *testing.T) {
-	f := serve(t, func(s *setup) { s.digests = 8 })
+	f := serve(t, func(s *setup) { s.digests, s.everyDigest = 8, true })
 	start := time.Now()
 	fd := f.bound()
 	f.bind(fd, "hash", "md5")
@@ -139,19 +140,19 @@ func TestRecords(t *testing.T) {
 		t.Error(failed)
 	}
 	uid := uint32(os.Geteuid())
-	base := broker.Record{
+	base := plan.Record{
 		Workload: "work", PID: f.pid, TID: int(f.tid), Executable: executable(t), Binary: executable(t),
 		SHA256: digest(t), UID: &uid, User: "tester",
 	}
-	record := func(change func(r *broker.Record)) broker.Record {
+	record := func(change func(r *plan.Record)) plan.Record {
 		r := base
 		change(&r)
 		return r
 	}
-	want := []broker.Record{
-		record(func(r *broker.Record) { r.Call, r.Allowed, r.Algorithm, r.Rule = "bind", true, "hash:sha256", "two" }),
-		record(func(r *broker.Record) { r.Call, r.Algorithm, r.Errno = "bind", "hash:md5", uint32(unix.ENOENT) }),
-		record(func(r *broker.Record) {
+	want := []plan.Record{
+		record(func(r *plan.Record) { r.Call, r.Allowed, r.Algorithm, r.Rule = "bind", true, "hash:sha256", "two" }),
+		record(func(r *plan.Record) { r.Call, r.Algorithm, r.Errno = "bind", "hash:md5", uint32(unix.ENOENT) }),
+		record(func(r *plan.Record) {
 			r.Call, r.Algorithm, r.Errno, r.Reason = "accept", "hash:sha256", uint32(unix.EINVAL), "the workload holds no grant"
 		}),
 	}
@@ -163,7 +164,7 @@ func TestRecords(t *testing.T) {
 			records[i].Reason = "" // its text is the plan's
 		}
 	}
-	if diff := cmp.Diff(want, records, cmpopts.IgnoreFields(broker.Record{}, "Time")); diff != "" {
+	if diff := cmp.Diff(want, records, cmpopts.IgnoreFields(plan.Record{}, "Time")); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -187,7 +188,46 @@ func digest(t *testing.T) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// descriptorFlags are FD_CLOEXEC and O_NONBLOCK of a descriptor.
+// An executable is hashed only for a rule that the workload holds and that asks
+// for its digest.
+func TestHashedForARule(t *testing.T) {
+	asks := testPlan()
+	asks.Rules[0].Anyone, asks.Rules[0].Binaries = false, []policy.Binary{{Path: executable(t), SHA256: digest(t)}}
+	elsewhere := testPlan()
+	elsewhere.Rules = append(elsewhere.Rules, policy.Rule{
+		Name: "elsewhere", Binaries: []policy.Binary{{Path: "/elsewhere", SHA256: digest(t)}}, Algorithms: elsewhere.Rules[0].Algorithms,
+	})
+	f := serve(t, func(s *setup) { s.digests = 8 })
+	for _, test := range []struct {
+		name   string
+		plan   *plan.Plan
+		hashed bool
+		errno  unix.Errno
+	}{
+		{"no grant", nothing(), false, unix.EAFNOSUPPORT},
+		{"a rule without a digest", testPlan(), false, 0},
+		{"a digest at another path", elsewhere, false, 0},
+		{"no plan", nil, false, unix.EAFNOSUPPORT},
+		{"a digest", asks, true, 0},
+	} {
+		f.workload.SetPlan(test.plan)
+		fd, errno := f.socket(0)
+		if errno == 0 {
+			errno = f.bind(fd, "hash", "sha256")
+		}
+		if errno != test.errno {
+			t.Errorf("%s: %v, want %v", test.name, errno, test.errno)
+		}
+		records, _, _ := f.take()
+		for _, r := range records {
+			if (r.SHA256 == digest(t)) != test.hashed || r.SHA256 != "" && !test.hashed {
+				t.Errorf("%s: recorded %+v", test.name, r)
+			}
+		}
+	}
+}
+
+// descriptorFlags returns FD_CLOEXEC and O_NONBLOCK of a descriptor.
 func (p *proc) descriptorFlags(fd int) (cloexec, nonblock bool) {
 	p.Helper()
 	own, errno1 := p.call(unix.SYS_FCNTL, uint64(fd), unix.F_GETFD)
@@ -250,7 +290,7 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// The exec closes what it closes, and the sessions behind it.
+// An exec closes the descriptors marked so, and the sessions behind them.
 func TestCloseOnExec(t *testing.T) {
 	f := serve(t)
 	for range 10 {
@@ -265,7 +305,7 @@ func TestCloseOnExec(t *testing.T) {
 	f.checkOperation(&f.proc, fd)
 }
 
-// A copy is somebody else's as well: each accept asks about its caller.
+// Another process may have a copy: each accept asks about its caller.
 func TestPassedOn(t *testing.T) {
 	p := testPlan()
 	p.Rules[0].Anyone, p.Rules[0].Users = false, []string{"tester"}
@@ -295,8 +335,8 @@ func TestPassedOn(t *testing.T) {
 	f.checkOperation(&f.proc, fd)
 }
 
-// The executable is the one of the moment: whatever a program obtained is of no
-// use to the one that it becomes.
+// The executable of the moment counts: a program that becomes another one
+// leaves it nothing to use.
 func TestOtherBinary(t *testing.T) {
 	data, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
@@ -329,8 +369,8 @@ func TestOtherBinary(t *testing.T) {
 	}
 }
 
-// What the workload sends to the broker's end is not kept, and a placeholder
-// sent over itself does not keep itself open.
+// A message to the broker's end is not kept, and a placeholder sent over itself
+// does not keep itself open.
 func TestSentOverItself(t *testing.T) {
 	f := serve(t)
 	fd := f.placeholder()
@@ -360,4 +400,88 @@ func (p *proc) message(fd int) (at uint64) {
 	p.putAt(vectorAt, binary.NativeEndian.AppendUint64(binary.NativeEndian.AppendUint64(nil, dataAt), 1))
 	p.putAt(controlAt, control)
 	return p.put(b.Bytes())
+}
+
+// An address of another length than the structure's goes to the kernel, and
+// there to a Unix socket. None may succeed that would fail on a socket of
+// AF_ALG, and none may change the session.
+func TestBindOfOtherLengths(t *testing.T) {
+	f := serve(t)
+	states := map[string]int{"fresh": f.placeholder(), "bound": f.bound(), "in use": f.bound()}
+	f.checkOperation(&f.proc, states["in use"])
+	address := bytes.Repeat([]byte{'x'}, 130)
+	at := f.room
+	for state, fd := range states {
+		for _, family := range []uint16{0, unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_ALG, 1<<16 - 1} {
+			binary.NativeEndian.PutUint16(address, family)
+			for _, name := range []byte{0, 'x'} { // abstract, and a path
+				address[2] = name
+				f.putAt(at, address)
+				for length := range uint64(129) {
+					_, errno := f.call(unix.SYS_BIND, uint64(fd), at, length)
+					if errno == 0 && !(family == unix.AF_UNIX && length == 2) { // see makePairs
+						t.Errorf("%s: bind of %d bytes, family %d: it succeeded", state, length, family)
+					}
+				}
+			}
+		}
+	}
+	for state, fd := range states {
+		if _, errno := f.accept(fd, 0); (errno == unix.EINVAL) != (state == "fresh") {
+			t.Errorf("%s: accept: %v", state, errno)
+		}
+	}
+	f.checkOperation(&f.proc, states["bound"])
+	if errno := f.bind(states["fresh"], "hash", "sha256"); errno != 0 {
+		t.Errorf("bind: %v", errno)
+	}
+	f.checkSessions(3)
+}
+
+// A key belongs to the caller that sets it, not to the one that bound the
+// placeholder.
+func TestKeyOfAnother(t *testing.T) {
+	var keys shared[int]
+	p := testPlan()
+	p.Rules[0].Anyone, p.Rules[0].Binaries = false, []policy.Binary{{Path: executable(t)}}
+	f := serve(t, func(s *setup) {
+		s.plan = p
+		s.crypto.onOption = func(int, []byte, uint32) error { keys.set(keys.get() + 1); return nil }
+	})
+	data, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := filepath.Join(t.TempDir(), "stranger")
+	if err := os.WriteFile(stranger, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	fd := f.bound()
+	other := f.spawn(fd)
+	if errno := other.setKey(fdPassed, []byte("key")); errno != 0 {
+		t.Errorf("a key of who may: %v", errno)
+	}
+	other.exec(stranger)
+	f.take()
+	if errno := other.setKey(fdPassed, []byte("key")); errno != unix.ENOPROTOOPT {
+		t.Errorf("a key of who may not: %v", errno)
+	}
+	if _, errno := other.call(unix.SYS_SETSOCKOPT, fdPassed, unix.SOL_ALG, unix.ALG_SET_AEAD_AUTHSIZE, 0, 16); errno != unix.ENOPROTOOPT {
+		t.Errorf("a size of who may not: %v", errno)
+	}
+	records, _, _ := f.take()
+	for _, r := range records {
+		if r.Call != "setsockopt" || r.Allowed || r.Binary != stranger || r.Algorithm != "hash:sha256" || r.Errno != uint32(unix.ENOPROTOOPT) || r.Reason == "" {
+			t.Errorf("recorded %+v", r)
+		}
+	}
+	if len(records) != 2 || keys.get() != 1 {
+		t.Errorf("%d denials, %d options set", len(records), keys.get())
+	}
+	if errno := f.setKey(fd, []byte("key")); errno != 0 || keys.get() != 2 {
+		t.Errorf("a key of who may, again: %v", errno)
+	}
+	if errno := f.setKey(f.placeholder(), []byte("key")); errno != unix.ENOPROTOOPT || keys.get() != 2 {
+		t.Errorf("a key before bind: %v", errno)
+	}
 }

@@ -18,9 +18,9 @@ const (
 	typeMax  = 11  // SOCK_MAX
 )
 
-// socket hands out a placeholder to who may use any algorithm at all. Nobody
-// else learns more than from a filter that denies the family; to those who may,
-// the order of the checks is the kernel's.
+// socket hands out a placeholder to a caller that may use any algorithm at all.
+// Others learn no more than from a filter that denies the family. For callers
+// that may, the order of the checks is the kernel's.
 func (s *server) socket(c *call) reply {
 	family, kind, flags := int32(c.args[0]), int32(c.args[1])&typeMask, int32(c.args[1])&^typeMask
 	switch {
@@ -74,7 +74,7 @@ func (s *server) open(c *call, a answer, flags int32) reply {
 	if flags&unix.SOCK_NONBLOCK != 0 {
 		unix.SetNonblock(p.placeholder, true)
 	}
-	ses := &session{identity: p.identity, since: now(), kept: p.kept, parent: parent}
+	ses := &session{identity: p.identity, since: now(), kept: end{fd: p.kept}, parent: parent}
 	if err := s.watch(ses); err != nil {
 		notify.CloseAll([]int{p.kept, parent})
 		s.o.Observer.Failed("session", err)
@@ -84,16 +84,16 @@ func (s *server) open(c *call, a answer, flags int32) reply {
 	return s.hand(c, ses, p.placeholder, flags)
 }
 
-// watch has the hub tell, once, when the kept end hangs up, which is always told.
-// The helper that made the pair may have a copy still, and epoll would go on
-// about that.
+// watch makes the hub report once that the kept end hangs up; epoll always
+// reports that. The helper that made the pair may still have a copy, and epoll
+// would repeat the event for that.
 func (s *server) watch(ses *session) error {
 	s.hub.name(&ses.tag, item{s, ses.inode})
-	return s.hub.add(ses.kept, unix.EPOLLET, ses.tag)
+	return s.hub.add(ses.kept.fd, unix.EPOLLET, ses.tag)
 }
 
-// hand registers the session, then puts the placeholder into the workload: it
-// may be used at once.
+// hand registers the session before it puts the placeholder into the workload:
+// it may be used at once.
 func (s *server) hand(c *call, ses *session, placeholder int, flags int32) reply {
 	s.sessions.add(ses)
 	_, err := s.listener.AddFD(c.n.ID, placeholder, flags&unix.SOCK_CLOEXEC != 0, true)
@@ -103,8 +103,8 @@ func (s *server) hand(c *call, ses *session, placeholder int, flags int32) reply
 	return added(err)
 }
 
-// added is the answer after a descriptor was put into the workload, which
-// answered the call, or was not.
+// added is the answer after an attempt to put a descriptor into the workload.
+// Success has answered the call.
 func added(err error) reply {
 	if err == nil || errors.Is(err, notify.ErrGone) {
 		return done
@@ -120,14 +120,14 @@ func errnoOf(err error) plan.Errno {
 	return plan.Errno{Name: afalg.ErrnoName(uint32(errno)), Number: uint32(errno)}
 }
 
-// wrapTime is less than the kernel takes to give out 2^32 inode numbers of
-// sockets: only behind it can another socket have the number of a placeholder.
-// Its cookie tells them apart. Were they confused, the caller would be decided
-// upon all the same.
+// wrapTime is less than the kernel takes to hand out 2^32 inode numbers of
+// sockets: only after it can another socket have the number of a placeholder.
+// The cookie tells them apart. A confusion would not skip the decision about
+// the caller.
 const wrapTime = 10 * time.Second
 
-// find tells which session a descriptor of the caller belongs to. nil means
-// none: the kernel may go on with the call.
+// find returns the session that a descriptor of the caller belongs to. nil
+// means none: the kernel may go on with the call.
 func (s *server) find(c *call) (*session, error) {
 	fd := int32(c.args[0])
 	inode, ok := socketInode(c.n.TID, fd)
@@ -151,8 +151,8 @@ func (s *server) find(c *call) (*session, error) {
 	return ses, nil
 }
 
-// socketInode reads which socket a descriptor is, in the table of that very
-// thread. What cannot be read is not found: no harm can come of that.
+// socketInode returns the socket behind a descriptor, in the table of that very
+// thread. An unreadable descriptor is not found: no harm can come of that.
 func socketInode(tid uint32, fd int32) (uint64, bool) {
 	if fd < 0 {
 		return 0, false
@@ -173,9 +173,9 @@ func socketInode(tid uint32, fd int32) (uint64, bool) {
 // pidfdThread makes a descriptor of a thread (PIDFD_THREAD, Linux 6.9).
 const pidfdThread = unix.O_EXCL
 
-// cookieOf takes a copy of the descriptor and asks it. Before Linux 6.9 there
-// are descriptors of whole processes only: then a thread with a descriptor
-// table of its own cannot be served, and is refused.
+// cookieOf takes a copy of the descriptor and asks it. Before Linux 6.9 a pidfd
+// stands for a whole process only: then a thread with a descriptor table of its
+// own cannot be served, and is refused.
 func cookieOf(tid uint32, fd int32) (uint64, error) {
 	process, err := unix.PidfdOpen(int(tid), pidfdThread)
 	if err == unix.EINVAL {

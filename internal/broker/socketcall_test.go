@@ -13,12 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/broker"
-	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
+	"github.com/afalg-policy/afalg-policy/internal/testing/child"
+	"github.com/afalg-policy/afalg-policy/internal/testing/kerneltest"
 )
 
-// program32 obeys as the child does, as a 32-bit process.
+// program32 is a 32-bit process that takes the child's commands.
 const program32 = `package main
 
 import (
@@ -60,7 +62,7 @@ func main() {
 }
 `
 
-// The numbers of i386.
+// Numbers of i386.
 const (
 	nr32Close      = 6
 	nr32Socketcall = 102
@@ -72,7 +74,7 @@ const (
 	nr32Getsockopt = 365
 )
 
-// The calls of socketcall (linux/net.h).
+// Calls of socketcall (linux/net.h).
 const (
 	callSocket     = 1
 	callBind       = 2
@@ -101,9 +103,10 @@ func (p *proc) at(data []byte) uint32 {
 	return uint32(p.room)
 }
 
-// serve32 serves a 32-bit process whose socketcall is the broker's.
+// serve32 serves a 32-bit process whose socketcall the broker answers.
 func serve32(t *testing.T, change ...func(*setup)) (*fixture, *maker) {
 	t.Helper()
+	kerneltest.NeedI386(t)
 	dir := t.TempDir()
 	source, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "program32")
 	if err := os.WriteFile(source, []byte(program32), 0o600); err != nil {
@@ -117,7 +120,7 @@ func serve32(t *testing.T, change ...func(*setup)) (*fixture, *maker) {
 	checkLeaks(t)
 	m := startMaker(t)
 	f := serve(t, append([]func(*setup){func(s *setup) {
-		s.filter, s.sockets, s.second = runFilter[gen.SocketcallBroker](), m.sockets, true
+		s.filter, s.sockets, s.second = runFilter[harden.SocketcallBroker](), m.sockets, true
 	}}, change...)...)
 	f.exec(append(f.wrapper, binary)...)
 	return f, m
@@ -137,9 +140,7 @@ func startMaker(t *testing.T) *maker {
 	}
 	theirs := os.NewFile(uintptr(ends[1]), "theirs")
 	defer theirs.Close()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), roleVar+"=sockets")
-	cmd.Stderr = os.Stderr
+	cmd := child.Command("sockets")
 	cmd.ExtraFiles = []*os.File{theirs}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -288,8 +289,8 @@ func TestSocketcallPair(t *testing.T) {
 	}
 }
 
-// What has nothing to do with AF_ALG goes on, and pointers that lead nowhere
-// are the caller's fault.
+// Calls that have nothing to do with AF_ALG go on, and wild pointers are the
+// caller's fault.
 func TestSocketcallGoesOn(t *testing.T) {
 	f, _ := serve32(t)
 	fd, errno := f.socketcall(callSocket, unix.AF_UNIX, unix.SOCK_STREAM, 0)
@@ -328,7 +329,7 @@ func TestSocketcallGoesOn(t *testing.T) {
 	}
 }
 
-// A dead helper, or none, is no way in.
+// A dead or missing helper is no way in.
 func TestSocketcallWithoutMaker(t *testing.T) {
 	for _, dead := range []bool{true, false} {
 		t.Run(fmt.Sprint("dead ", dead), func(t *testing.T) {

@@ -6,14 +6,23 @@ import (
 )
 
 // One goroutine receives and answers one call after the other: handing calls to
-// others would double the time of each. A call that takes long, because a module
-// is loaded, a large file is hashed or memory does not come, must not hold up
-// the rest. The steward looks now and then, while there is work at all, and has
-// another worker wait in the place of one that is stuck.
+// others would double the time of each. A call that takes long must not delay
+// the rest: it loads a module, hashes a large file, or waits for memory. A call
+// known to take long is handed over first. For the others, the steward looks
+// now and then, while there is work, and has another worker wait in the place
+// of a stuck one. The further calls of that workload are then handed over for a
+// while.
 
-// stuckAfter is when a call counts as stuck, at the earliest; twice that at
-// the latest.
-const stuckAfter = 50 * time.Millisecond
+const (
+	// A call counts as stuck after stuckAfter at the earliest, and twice that
+	// at the latest.
+	stuckAfter = 10 * time.Millisecond
+	// slowFor is for how long a workload with a stuck call is expected to have
+	// others: it can delay the rest once in that time. It is not longer, since
+	// on a busy machine any call may take that long, and handing over is
+	// expensive.
+	slowFor = 500 * time.Millisecond
+)
 
 type steward struct {
 	relieve func() (busy bool)
@@ -31,7 +40,7 @@ func (st *steward) init(relieve func() bool) {
 
 func (st *steward) stop() { close(st.done) }
 
-// stir wakes the steward if it sleeps. It costs nothing otherwise.
+// stir wakes the steward if it sleeps, and otherwise costs nothing.
 func (st *steward) stir() {
 	if st.asleep.Load() && st.asleep.CompareAndSwap(true, false) {
 		st.wake <- struct{}{}
@@ -56,7 +65,7 @@ func (st *steward) run() {
 			} else if idle++; idle > calm {
 				ticker.Stop()
 				st.asleep.Store(true)
-				// A call that began meanwhile saw a steward awake.
+				// A call that began meanwhile saw the steward awake.
 				if st.relieve() {
 					st.stir()
 				}
@@ -65,5 +74,5 @@ func (st *steward) run() {
 	}
 }
 
-// calm is after how many looks that found nothing to do the steward sleeps.
-const calm = 20
+// calm is the number of idle looks after which the steward sleeps.
+const calm = 100

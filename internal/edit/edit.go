@@ -1,9 +1,9 @@
 // Package edit changes one value in a JSON or TOML file and keeps every other
-// byte: comments, order, indentation and line ends are those of the file.
+// byte: comments, order, indentation and line ends stay those of the file.
 //
-// A result is read again before it is returned, and must say what the file
-// said with that one value set; otherwise there is an error, and no result.
-// Errors begin with line:col where they have a place.
+// A result is read again before it is returned, and must equal the file with
+// that one value set; otherwise there is an error, and no result. Errors begin
+// with line:col where they have a place.
 package edit
 
 import (
@@ -15,10 +15,10 @@ import (
 	"slices"
 	"unicode/utf8"
 
-	"github.com/afalg-policy/afalg-policy/internal/profile"
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 )
 
-// checkPath refuses what no file can hold.
+// checkPath refuses a path that no file can hold.
 func checkPath(path []string) error {
 	if len(path) == 0 {
 		return errors.New("no key is named whose value is to be set")
@@ -34,8 +34,8 @@ func checkPath(path []string) error {
 // byteOrderMarks are those of UTF-8 and of both kinds of UTF-16.
 var byteOrderMarks = [][]byte{{0xef, 0xbb, 0xbf}, {0xff, 0xfe}, {0xfe, 0xff}}
 
-// checkText refuses what is no plain text in UTF-8. Decoders replace such bytes
-// without a word, or take the file for empty.
+// checkText refuses anything but plain text in UTF-8. Decoders silently replace
+// other bytes, or take the file for empty.
 func checkText(src []byte, limit int) error {
 	if len(src) > limit {
 		return fmt.Errorf("%d bytes: the limit is %d", len(src), limit)
@@ -55,21 +55,13 @@ func checkText(src []byte, limit int) error {
 	return nil
 }
 
-// replace puts a text in the place of src[start:end]; src stays as it is.
+// replace replaces src[start:end] by a text; src does not change.
 func replace(src []byte, start, end int, text string) []byte {
 	return slices.Concat(src[:start], []byte(text), src[end:])
 }
 
-// newlineOf returns the line end of a text: that of its first line.
-func newlineOf(src []byte) string {
-	if i := bytes.IndexByte(src, '\n'); i > 0 && src[i-1] == '\r' {
-		return "\r\n"
-	}
-	return "\n"
-}
-
 func fail(src []byte, offset int, format string, args ...any) error {
-	return fmt.Errorf("%s: %w", profile.Place(src, offset), fmt.Errorf(format, args...))
+	return fmt.Errorf("%s: %w", jsontext.Place(src, offset), fmt.Errorf(format, args...))
 }
 
 // lookup finds the value at a path of a decoded file.
@@ -87,8 +79,8 @@ func lookup(tree map[string]any, path []string) (value any, ok bool) {
 	return value, true
 }
 
-// set puts a value into a decoded file. It reports whether there were tables,
-// or nothing, on the way.
+// set puts a value into a decoded file. It reports whether the way held only
+// tables, or nothing.
 func set(tree map[string]any, path []string, value any) bool {
 	key, rest := path[0], path[1:]
 	if len(rest) == 0 {

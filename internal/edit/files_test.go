@@ -19,15 +19,15 @@ type step struct {
 	value any
 }
 
-// file is what a file in testdata holds.
+// file is the content of a file in testdata.
 type file struct {
 	name          string
 	steps         []step
 	before, after []byte
 }
 
-// Files as they are found on hosts, through several edits; with the line ends
-// of each kind; and with the value in the place already.
+// TestTOMLFiles edits files as they are found on hosts: through several edits,
+// with line ends of each kind, and with the value in place already.
 func TestTOMLFiles(t *testing.T) {
 	for _, f := range readFiles(t) {
 		for _, newline := range []string{"\n", "\r\n"} {
@@ -104,8 +104,8 @@ func readStep(t testing.TB, text string) step {
 	return s
 }
 
-// containerd itself reads what it read before, and the one value: it prints
-// its whole configuration. The parser of its 1.x is from before TOML 1.0.
+// containerd itself reads the same as before, and the one value: it prints its
+// whole configuration. The parser of its 1.x is older than TOML 1.0.
 func TestContainerdReads(t *testing.T) {
 	const (
 		head    = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n"
@@ -144,8 +144,7 @@ func TestContainerdReads(t *testing.T) {
 	}
 }
 
-// dump returns what containerd prints, and apart from it the lines with the
-// value.
+// dump returns containerd's output, and separately its lines with the value.
 func dump(t *testing.T, config, text string) (rest, names []string) {
 	t.Helper()
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {

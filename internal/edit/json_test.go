@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/tailscale/hujson"
 )
 
 func TestJSON(t *testing.T) {
@@ -67,7 +66,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// What dockerd's file is edited into, in several steps.
+// TestJSONSteps edits a file of dockerd in several steps.
 func TestJSONSteps(t *testing.T) {
 	const before = `{
     "log-driver": "journald",
@@ -131,11 +130,11 @@ func TestJSONErrors(t *testing.T) {
 		{"null", "null", []string{"a"}, 1, "1:1: the file is no JSON object"},
 		{"text on the way", `{"a":"x"}`, []string{"a", "b"}, 1, "1:6: a is no JSON object"},
 		{"array on the way", `{"a":{"b":[{"c":1}]}}`, []string{"a", "b", "c"}, 1, "1:11: a.b is no JSON object"},
-		{"comment", "{\n// x\n\"a\":1}", []string{"a"}, 1, "2:1: a comment: what reads this file takes plain JSON alone; remove it"},
-		{"comment in the middle", "{\"a\": /* x */ 1}", []string{"a"}, 1, "1:7: a comment: what reads this file takes plain JSON alone; remove it"},
-		{"comment at the end", "{\"a\":1}\n# x\n", []string{"a"}, 1, "2:1: a comment: what reads this file takes plain JSON alone; remove it"},
-		{"comma at the end", "{\"a\":1,\n}", []string{"a"}, 1, "1:7: a comma before '}': what reads this file takes plain JSON alone; remove it"},
-		{"comma at the end of an array", `{"a":[1, ]}`, []string{"a"}, 1, "1:8: a comma before ']': what reads this file takes plain JSON alone; remove it"},
+		{"comment", "{\n// x\n\"a\":1}", []string{"a"}, 1, "2:1: a comment: the programs that read this file accept plain JSON only; remove it"},
+		{"comment in the middle", "{\"a\": /* x */ 1}", []string{"a"}, 1, "1:7: a comment: the programs that read this file accept plain JSON only; remove it"},
+		{"comment at the end", "{\"a\":1}\n# x\n", []string{"a"}, 1, "2:1: a comment: the programs that read this file accept plain JSON only; remove it"},
+		{"comma at the end", "{\"a\":1,\n}", []string{"a"}, 1, "1:7: a comma before '}': the programs that read this file accept plain JSON only; remove it"},
+		{"comma at the end of an array", `{"a":[1, ]}`, []string{"a"}, 1, "1:8: a comma before ']': the programs that read this file accept plain JSON only; remove it"},
 		{"no comment", `{"a":/x/}`, []string{"a"}, 1, "1:6: invalid character '/' looking for beginning of value"},
 		{"single quotes", `{'a':1}`, []string{"a"}, 1, `1:2: invalid character '\'' looking for beginning of object key string`},
 		{"cut off", "{\"a\":", []string{"a"}, 1, "1:5: unexpected end of JSON input"},
@@ -169,34 +168,12 @@ func TestJSONErrors(t *testing.T) {
 	}
 }
 
-// A text that becomes too deep to be read is not written.
+// A text that becomes too deep to read is not written.
 func TestJSONTooDeepAfterwards(t *testing.T) {
 	path := slices.Repeat([]string{"a"}, 10001)
 	got, err := JSON([]byte(`{"z":1}`), path, 1)
 	if want := "with " + strings.Join(path, ".") + " set, the file would not read as it should: set it by hand"; err == nil || err.Error() != want || got != nil {
 		t.Errorf("%.80s, %v, want %s", got, err, want)
-	}
-}
-
-func TestParsed(t *testing.T) {
-	src := []byte(`{"linux":{"x":1}}`)
-	root, err := hujson.Parse(src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := root.Clone()
-	got, err := Parsed(src, &root, []string{"linux", "seccomp"}, map[string]int{"y": 2})
-	if want := `{"linux":{"x":1,"seccomp":{"y":2}}}`; err != nil || string(got) != want {
-		t.Errorf("%s, %v", got, err)
-	}
-	if diff := cmp.Diff(before.Pack(), root.Pack()); diff != "" {
-		t.Errorf("the parsed text has changed: %s", diff)
-	}
-	if got, err := Parsed(src, &root, nil, 1); err == nil || got != nil {
-		t.Errorf("without a path: %s, %v", got, err)
-	}
-	if got, err := Parsed(src, &root, []string{"a"}, math.Inf(1)); err == nil || got != nil {
-		t.Errorf("infinity: %s, %v", got, err)
 	}
 }
 
@@ -295,8 +272,8 @@ func numbersAsWritten(src []byte) (v any, err error) {
 	return v, d.Decode(&v)
 }
 
-// gone returns what an edit took away: the stretch of the old text that is
-// between the ends which both texts have in common.
+// gone returns the part that an edit removed: the part of the old text between
+// the common ends of both texts.
 func gone(before, after []byte) []byte {
 	start := 0
 	for start < min(len(before), len(after)) && before[start] == after[start] {

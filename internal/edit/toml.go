@@ -15,13 +15,13 @@ import (
 const maxTOML = 1 << 20
 
 // TOML sets the value (string, bool, int, []string) at a path of table names
-// and a key, and keeps every other byte. A key that is missing comes behind the
-// last one of its table; a table that is missing comes last in the file. A
-// value that is there already stays as it is written. src may be empty.
+// and a key, and keeps every other byte. A missing key comes behind the last
+// one of its table; a missing table comes last in the file. An equal value
+// stays as it is written. src may be empty.
 //
-// Refused are arrays of tables and values other than tables on the way; a table
-// where the value would be; and a key that differs from a wanted one by case
-// alone.
+// It refuses arrays of tables and values other than tables on the way; a table
+// in the place of the value; and a key that differs from a wanted one only by
+// case.
 func TOML(src []byte, path []string, value any) ([]byte, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
@@ -120,18 +120,18 @@ func setTOML(src []byte, path []string, value any) ([]byte, error) {
 	}
 }
 
-// spot is where a value goes: the first of these that is there, or a table of
-// its own at the end.
+// spot is where a value goes: the first of these that exists, or a new table at
+// the end.
 type spot struct {
 	value   *item // the old value
 	inline  *item // the inline table that is to hold the key
-	sibling *item // the last key of the table, by whose side the new one goes
+	sibling *item // the last key of the table; the new one comes beside it
 	header  *item // of the table, which has no key
 }
 
-// find walks the file in order, so that what opens a table comes before what
-// is in it. A key in another case is refused: containerd 1.6 passes over it,
-// and 2.2 takes it, or the last one.
+// find walks the file in order, so that the opening of a table comes before its
+// content. It refuses a key in another case: containerd 1.6 ignores it, and 2.2
+// takes it, or the last one.
 func (f *tomlFile) find(path []string) (s spot, err error) {
 	parent := path[:len(path)-1]
 	for i := range f.items {
@@ -143,10 +143,10 @@ func (f *tomlFile) find(path []string) (s spot, err error) {
 				return s, fail(f.src, it.keyStart(common), "key %q: some programs read it as %q and others do not", it.path[common], path[common])
 			}
 		case it.kind == unstable.ArrayTable && len(it.path) <= len(path):
-			return s, fail(f.src, it.start, "[[%s]] is one of several tables, and which of them is meant is not known", dotted(it.path, '"'))
-		case s.value != nil: // and this is what stands in its braces
+			return s, fail(f.src, it.start, "[[%s]] is one of several tables, and it is not known which one is meant", dotted(it.path, '"'))
+		case s.value != nil: // and this item stands in its braces
 		case len(it.path) > len(path), len(it.path) == len(path) && it.kind == unstable.Table:
-			return s, fail(f.src, it.start, "%s is a table, and a value is meant", dotted(path, '"'))
+			return s, fail(f.src, it.start, "%s is a table, not a value", dotted(path, '"'))
 		case len(it.path) == len(path):
 			s.value = it
 		case it.kind == unstable.InlineTable:
@@ -163,8 +163,9 @@ func (f *tomlFile) find(path []string) (s spot, err error) {
 	return s, nil
 }
 
-// isSibling tells that a new key of a table may stand on the line behind: the
-// key belongs to its section of the file, or makes the table by dots.
+// isSibling reports whether a new key of a table may stand on the next line:
+// this key belongs to the table's section of the file, or makes the table by
+// dots.
 func (it *item) isSibling(parent []string) bool {
 	if it.nested || it.isHeader() {
 		return false
@@ -197,7 +198,7 @@ func (f *tomlFile) under(header *item, key []string, value any) []byte {
 	return f.insertLine(header.end, line)
 }
 
-// atTop puts the first key that is in no table before all tables.
+// atTop puts the first key outside tables before all tables.
 func (f *tomlFile) atTop(key []string, value any) []byte {
 	line := dotted(key, f.keyQuote()) + " = " + valueText(value, f.quoteBefore(len(f.src)))
 	if len(f.items) == 0 {
@@ -232,7 +233,7 @@ func (f *tomlFile) intoInline(table *item, path []string, value any) []byte {
 	return replace(f.src, table.start+1, table.start+1, " "+text)
 }
 
-// insertLine puts a line behind the one on which an offset is.
+// insertLine puts a line behind the line of an offset.
 func (f *tomlFile) insertLine(offset int, line string) []byte {
 	i := bytes.IndexByte(f.src[offset:], '\n')
 	if i < 0 {

@@ -131,17 +131,17 @@ func TestTOMLErrors(t *testing.T) {
 			"1:10005: arrays and inline tables are nested more than the maximum of 10000 levels deep"},
 
 		{"list of tables", "[t]\n  [[t.u]]\n  a = 1\n", []string{"t", "u", "a"}, 2,
-			"2:5: [[t.u]] is one of several tables, and which of them is meant is not known; set a = 2 in [t.u] by hand"},
+			"2:5: [[t.u]] is one of several tables, and it is not known which one is meant; set a = 2 in [t.u] by hand"},
 		{"below a list of tables", "[[t]]\n[t.u]\na = 1\n", []string{"t", "u", "a"}, 2,
-			"1:3: [[t]] is one of several tables, and which of them is meant is not known; set a = 2 in [t.u] by hand"},
+			"1:3: [[t]] is one of several tables, and it is not known which one is meant; set a = 2 in [t.u] by hand"},
 		{"list of tables as value", "[[t]]\n", []string{"t"}, 2,
-			"1:3: [[t]] is one of several tables, and which of them is meant is not known; set t = 2 above all tables by hand"},
+			"1:3: [[t]] is one of several tables, and it is not known which one is meant; set t = 2 above all tables by hand"},
 		{"list of braces", "t = [{ a = 1 }]", []string{"t", "a"}, 2, "1:5: t is no table; set a = 2 in [t] by hand"},
 		{"text on the way", "[t]\n\"u.v\" = 'x'", []string{"t", "u.v", "a"}, "y", "2:9: t.\"u.v\" is no table; set a = \"y\" in [t.\"u.v\"] by hand"},
 		{"text in braces on the way", "t = { u = 1 }", []string{"t", "u", "a"}, 2, "1:11: t.u is no table; set a = 2 in [t.u] by hand"},
-		{"a table in the place", "[t.u]\n", []string{"t", "u"}, 2, "1:2: t.u is a table, and a value is meant; set u = 2 in [t] by hand"},
-		{"a table above in the place", "[t.u]\n", []string{"t"}, 2, "1:2: t is a table, and a value is meant; set t = 2 above all tables by hand"},
-		{"a table by dots in the place", "t.u.a = 1\n", []string{"t", "u"}, 2, "1:9: t.u is a table, and a value is meant; set u = 2 in [t] by hand"},
+		{"a table in the place", "[t.u]\n", []string{"t", "u"}, 2, "1:2: t.u is a table, not a value; set u = 2 in [t] by hand"},
+		{"a table above in the place", "[t.u]\n", []string{"t"}, 2, "1:2: t is a table, not a value; set t = 2 above all tables by hand"},
+		{"a table by dots in the place", "t.u.a = 1\n", []string{"t", "u"}, 2, "1:9: t.u is a table, not a value; set u = 2 in [t] by hand"},
 
 		{"another case", "[t]\nBinaryname = 1", []string{"t", "BinaryName"}, "x",
 			`2:1: key "Binaryname": some programs read it as "BinaryName" and others do not; set BinaryName = "x" in [t] by hand`},
@@ -170,9 +170,9 @@ func TestTOMLErrors(t *testing.T) {
 	}
 }
 
-// FuzzTOML: whatever is accepted says afterwards what it said before, with the
-// one value set, to the parser that Podman and CRI-O have; it changes in one
-// place; and the second time it does not change.
+// FuzzTOML shows that an accepted text keeps its meaning apart from the one
+// value, to the parser of Podman and CRI-O, changes in one place, and does not
+// change the second time.
 func FuzzTOML(f *testing.F) {
 	for _, src := range []string{"", "a = 1", "a = 'x' # y\n", "[a]\n  b = 1\n\n[c]\n", "[a.b]\r\n\r\n", "a.b = 1\n", "a = { b = 1 }\n", "a = {}",
 		"[[a]]\nb = 1\n", "[a]\nb.c = [1,\n2]\n", "[\"a\".'b']\nc = '''\n[c]'''", "a = nan\n# x", "A = 1979-05-27", "[c.d]\n[c]\n[c.d.e]\n", "a = {b.c = 1, d = [{e = 1}]}"} {
@@ -219,8 +219,8 @@ func FuzzTOML(f *testing.F) {
 	})
 }
 
-// checkTOMLEdit judges an edit by another parser. What that one did not read
-// before, it need not read afterwards.
+// checkTOMLEdit judges an edit by another parser. A text that this one could
+// not read before, it need not read afterwards.
 func checkTOMLEdit(before, after []byte, path []string, value any) error {
 	want := map[string]any{}
 	if toml.Unmarshal(before, &want) != nil {
@@ -244,7 +244,7 @@ func checkTOMLEdit(before, after []byte, path []string, value any) error {
 	return nil
 }
 
-// setOther sets a value in what the other parser read, and returns the old one.
+// setOther sets a value in the other parser's tree, and returns the old one.
 func setOther(tree map[string]any, path []string, value any) (old any, ok bool) {
 	for _, key := range path[:len(path)-1] {
 		if tree[key] == nil {

@@ -7,20 +7,22 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 )
 
-// tomlFile is a TOML text and where its tables and keys are.
+// tomlFile is a TOML text with the places of its tables and keys.
 type tomlFile struct {
 	src     []byte
 	newline string
 	items   []item
 }
 
-// item is a table's header, or a key with its value; those of inline tables
+// item is a table's header, or a key with its value; items of inline tables
 // follow the key that holds them.
 type item struct {
 	kind       unstable.Kind // of the value; Table or ArrayTable for a header
-	table      []string      // the table in whose section or braces it stands
+	table      []string      // the table whose section or braces hold it
 	path       []string      // from the root
 	keys       []unstable.Range
 	nested     bool // in an inline table
@@ -31,13 +33,13 @@ func (it *item) isHeader() bool {
 	return it.kind == unstable.Table || it.kind == unstable.ArrayTable
 }
 
-// keyStart is where the part of the path at a depth is written.
+// keyStart is the offset of the part of the path at a depth.
 func (it *item) keyStart(depth int) int {
 	return int(it.keys[depth-len(it.path)+len(it.keys)].Offset)
 }
 
 func readTOML(src []byte) (*tomlFile, error) {
-	f := &tomlFile{src: src, newline: newlineOf(src)}
+	f := &tomlFile{src: src, newline: jsontext.Newline(src)}
 	p := &unstable.Parser{}
 	p.Reset(src)
 	var table []string
@@ -107,8 +109,8 @@ func (f *tomlFile) indentOf(offset int) string {
 	return string(line[:len(line)-len(bytes.TrimLeft(line, " \t"))])
 }
 
-// unit is by how much the first key in a table is indented more than the
-// table's header.
+// unit is the additional indentation of the first key in a table, compared with
+// the table's header.
 func (f *tomlFile) unit() string {
 	var header *item
 	for i := range f.items {
@@ -123,8 +125,8 @@ func (f *tomlFile) unit() string {
 	return ""
 }
 
-// equals is what stands between key and value, as it is there; alignment with
-// other lines is not copied.
+// equals is the text between key and value; alignment with other lines is not
+// copied.
 func (f *tomlFile) equals(it *item) string {
 	last := it.keys[len(it.keys)-1]
 	if string(f.src[last.Offset+last.Length:it.start]) == "=" {
@@ -133,7 +135,7 @@ func (f *tomlFile) equals(it *item) string {
 	return " = "
 }
 
-// header writes the name of a table, the tables above it as they are written
+// header writes the name of a table, with the tables above it written as
 // elsewhere.
 func (f *tomlFile) header(path []string) string {
 	var known []string

@@ -42,7 +42,7 @@ func keyText(key string, quote byte) string {
 	return stringText(key, quote)
 }
 
-// stringText writes a string in single quotes, where they are asked for and it
+// stringText writes a string in single quotes, if quote asks for them and it
 // needs no escape, or in double quotes, with the escapes of TOML 0.4.
 func stringText(s string, quote byte) string {
 	if quote == '\'' && strings.IndexFunc(s, func(r rune) bool { return r == '\'' || isControl(r) }) < 0 {

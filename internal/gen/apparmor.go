@@ -1,23 +1,32 @@
 package gen
 
 import (
-	_ "embed"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
-	"text/template"
+	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// AppArmorOptions are those of the AppArmor target.
+// AppArmorOptions are those of the AppArmor target. ABI and NoIncludes are
+// facts of the host that will load the container profile.
 type AppArmorOptions struct {
 	Common
 	// Abstraction asks for the rules alone, for other profiles to include.
 	Abstraction bool
 	// Profile is the name of the container profile; DefaultProfile if empty.
 	Profile string
+	// ABI is the feature ABI that the container profile declares: a file in
+	// /etc/apparmor.d/abi, ABIKernel or ABINone; DefaultABI if empty.
+	ABI string
+	// NoIncludes keeps the container profile from including the tunables and
+	// abstractions of /etc/apparmor.d.
+	NoIncludes bool
 }
 
 // DefaultProfile is the container profile's name. It is not the name of any
@@ -29,7 +38,7 @@ const abstractionName = "afalg-policy"
 
 // AppArmor renders an abstraction with the deny rules, or the default profile
 // of containers with them in it.
-func AppArmor(p *plan.Plan, o AppArmorOptions) ([]File, []Gap, error) {
+func AppArmor(p *plan.Plan, o AppArmorOptions) ([]File, []plan.Gap, error) {
 	a := appArmor{AppArmorOptions: o, plan: p}
 	if err := a.resolve(); err != nil {
 		return nil, nil, err
@@ -50,25 +59,48 @@ type appArmor struct {
 	plan *plan.Plan
 }
 
-// profileName admits what needs no quotes, holds no pattern and stays in its
-// directory.
-var profileName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+// profileName admits what means itself within quotes, and stays in its
+// directory as a file's name.
+var profileName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_. -]{0,126}[A-Za-z0-9_.-]$|^[A-Za-z0-9_]$`)
+})
 
 func (a *appArmor) resolve() error {
-	if a.Abstraction && a.Profile != "" {
-		return fmt.Errorf("a profile's name and an abstraction: only one of them")
+	if a.Abstraction {
+		if err := a.resolveAbstraction(); err != nil {
+			return err
+		}
 	}
 	if a.Profile == "" {
 		a.Profile = DefaultProfile
 	}
 	switch {
-	case !profileName.MatchString(a.Profile):
-		return fmt.Errorf("profile name %q: up to 128 letters, digits, _ . and -, the first no . or -", a.Profile)
+	case !profileName().MatchString(a.Profile):
+		return fmt.Errorf("profile name %q: up to 128 letters, digits, spaces, _ . and -, the first no space, . or -, the last no space", a.Profile)
 	case a.Profile == "unconfined":
 		return fmt.Errorf("profile name %q means no profile to AppArmor; choose another", a.Profile)
 	}
-	_, err := a.granted(a.plan)
+	if a.ABI == "" {
+		a.ABI = DefaultABI
+	}
+	if !abiName().MatchString(a.ABI) {
+		return fmt.Errorf("abi %q: the name of a file in /etc/apparmor.d/abi, %s, or %s", a.ABI, ABIKernel, ABINone)
+	}
+	_, err := a.plan.RulesNamed(a.Grants)
 	return err
+}
+
+// resolveAbstraction refuses what only a whole profile can state.
+func (a *appArmor) resolveAbstraction() error {
+	switch {
+	case a.Profile != "":
+		return fmt.Errorf("a profile's name and an abstraction: only one of them")
+	case a.ABI != "":
+		return fmt.Errorf("an abi and an abstraction: only one of them; the profile that includes the abstraction declares its abi")
+	case a.NoIncludes:
+		return fmt.Errorf("an abstraction has no includes to leave out")
+	}
+	return nil
 }
 
 func (a *appArmor) name() string {
@@ -93,23 +125,31 @@ func appArmorRoutes() []afalg.Route {
 	return routes
 }
 
-func (a *appArmor) gaps() []Gap {
+func (a *appArmor) gaps() []plan.Gap {
 	holder := "every process under the profile " + a.Profile
 	if a.Abstraction {
 		holder = "each profile that includes this file"
 	}
 	gaps := grantGaps(a.plan, a.Grants, appArmorRoutes(), func(string) string { return holder })
+	if !a.Abstraction {
+		gaps = append(gaps, a.containerGaps()...)
+	}
+	gaps = append(gaps, plan.Different.Gap("socket-types", appArmorRoutes(),
+		"before apparmor_parser 5.0 a rule does not reach the socket types that AppArmor has no name for (0 and 6 to 9); the kernel gives no socket of them, but may load the family's module first"))
 	for _, f := range a.plan.Families {
 		if _, ok := appArmorFamily(f.Number); !ok {
-			gaps = append(gaps, Gap{Wider, f.Name, nil, "AppArmor has no name for this family, so it stays open"})
+			gaps = append(gaps, plan.Wider.Gap(f.Name, nil, "AppArmor has no name for this family, so it stays open"))
+		}
+		if f.Number == unix.AF_INET || f.Number == unix.AF_INET6 {
+			gaps = append(gaps, plan.Wider.Gap(f.Name, nil, "before apparmor_parser 5.0 AppArmor has no name for SOCK_DCCP, so sockets of that type stay open"))
 		}
 	}
 	if got := a.plan.SocketErrno.Name; got != appArmorErrno {
 		if got == "" {
 			got = plan.DefaultSocketErrno
 		}
-		gaps = append(gaps, Gap{Different, "socket-errno", appArmorRoutes(),
-			fmt.Sprintf("AppArmor answers %s, not %s", appArmorErrno, got)})
+		gaps = append(gaps, plan.Different.Gap("socket-errno", appArmorRoutes(),
+			fmt.Sprintf("AppArmor answers %s, not %s", appArmorErrno, got)))
 	}
 	return gaps
 }
@@ -123,73 +163,55 @@ func appArmorFamily(n uint32) (string, bool) {
 	return strings.ToLower(name), true
 }
 
-// rules denies AF_ALG, unless a grant opens it, and the policy's families.
-func (a *appArmor) rules(indent string) string {
-	var b strings.Builder
+// denied lists the families to close, each once: AF_ALG, unless a grant opens
+// it, Docker's in a container profile, and the policy's.
+func (a *appArmor) denied() []uint32 {
+	var all []uint32
 	if len(a.Grants) == 0 {
-		fmt.Fprintf(&b, "%sdeny network alg,\n", indent)
+		all = append(all, afalg.Family)
+	}
+	if !a.Abstraction {
+		all = append(all, dockerFamilies...)
 	}
 	for _, f := range a.plan.Families {
-		if name, ok := appArmorFamily(f.Number); ok {
+		if !slices.Contains(all, f.Number) {
+			all = append(all, f.Number)
+		}
+	}
+	return all
+}
+
+func (a *appArmor) rules(indent string) string {
+	var b strings.Builder
+	for _, n := range a.denied() {
+		if name, ok := appArmorFamily(n); ok {
 			fmt.Fprintf(&b, "%sdeny network %s,\n", indent, name)
 		}
 	}
 	return b.String()
 }
 
-func (a *appArmor) render(gaps []Gap) (string, error) {
+func (a *appArmor) render(gaps []plan.Gap) (string, error) {
 	head := a.header(a.plan, a.notes(), gaps)
 	if a.Abstraction {
 		return head + "\n" + a.rules(""), nil
 	}
-	profile, err := containerProfile(a.Profile)
+	profile, err := a.containerProfile()
 	if err != nil {
 		return "", err
 	}
-	before, after, ok := strings.Cut(profile, networkRule)
-	if !ok || strings.Contains(after, networkRule) {
-		return "", fmt.Errorf("the container profile has not one line %q", networkRule)
-	}
-	return head + before + networkRule + a.rules("  ") + after, nil
+	return head + "\n" + profile, nil
 }
+
+// strictLoad has apparmor_parser refuse a profile whose network rules it would
+// drop, by default in silence; versions before 3.0, which drop them on most
+// kernels, do not know the option and refuse as well.
+const strictLoad = "apparmor_parser -r --Werror=rule-not-enforced"
 
 func (a *appArmor) notes() []string {
-	use := fmt.Sprintf("Load it with apparmor_parser -r, again after each change, and run containers with apparmor=%s.", a.Profile)
+	use := fmt.Sprintf("Load it with %s, again after each change, and run containers with --security-opt \"apparmor=%s\".", strictLoad, a.Profile)
 	if a.Abstraction {
-		use = "Include it in a profile as <abstractions/" + abstractionName + ">, and load that profile again with apparmor_parser -r."
+		use = "Include it as <abstractions/" + abstractionName + "> in a profile whose abi has network mediation, such as <abi/3.0>, and load that profile again with " + strictLoad + "."
 	}
-	return []string{
-		use,
-		"Nothing here holds for an unconfined process, nor under an ABI without network mediation (abi/kernel-5.4-vanilla).",
-	}
-}
-
-// The profile is that of github.com/moby/profiles/apparmor, which does not
-// export it. A test compares the copy with the module's source.
-//
-//go:generate go test . -run ^TestAppArmorTemplate$ -update
-//go:embed apparmor_container.tmpl
-var containerTemplate string
-
-// networkRule is the template's own rule; a deny rule beside it wins.
-const networkRule = "\n  network,\n"
-
-// containerProfile renders the template as on a host that has the files of
-// AppArmor itself and whose daemon is unconfined.
-func containerProfile(name string) (string, error) {
-	t, err := template.New("profile").Parse(containerTemplate)
-	if err != nil {
-		return "", fmt.Errorf("parsing the container profile: %w", err)
-	}
-	var b strings.Builder
-	err = t.Execute(&b, map[string]any{
-		"Name":          name,
-		"DaemonProfile": "unconfined",
-		"Imports":       []string{"#include <tunables/global>"},
-		"InnerImports":  []string{"#include <abstractions/base>"},
-	})
-	if err != nil {
-		return "", fmt.Errorf("rendering the container profile: %w", err)
-	}
-	return b.String(), nil
+	return []string{use, "Nothing here holds for an unconfined process."}
 }

@@ -1,7 +1,6 @@
 package gen
 
 import (
-	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -26,8 +25,13 @@ var appArmorCases = []struct {
 }{
 	{"container", AppArmorOptions{}},
 	{"named", AppArmorOptions{Profile: "web.containers-2"}},
-	{"abstraction", AppArmorOptions{Abstraction: true}},
+	{"quoted", AppArmorOptions{Profile: "web containers 2"}},
 	{"grant", AppArmorOptions{Common: Common{Grants: []string{"hasher"}, Accept: []string{"hasher"}}}},
+	{"no-includes", AppArmorOptions{NoIncludes: true}},
+	{"abi-kernel", AppArmorOptions{ABI: ABIKernel}},
+	{"abi-none", AppArmorOptions{ABI: ABINone, Common: Common{Accept: []string{"abi"}}}},
+	{"abi-other", AppArmorOptions{ABI: "kernel-5.4-vanilla", Common: Common{Accept: []string{"abi"}}}},
+	{"abstraction", AppArmorOptions{Abstraction: true}},
 	{"abstraction-grant", AppArmorOptions{Abstraction: true, Common: Common{Grants: []string{"iwd"}, Accept: []string{"iwd"}}}},
 }
 
@@ -94,89 +98,6 @@ func stringConstant(t *testing.T, path, name string) string {
 	return ""
 }
 
-// appArmorFeatures is an ABI with network mediation; without one the parser
-// drops every network rule in silence.
-const appArmorFeatures = "/etc/apparmor.d/abi/3.0"
-
-// appArmorParser runs the real parser, which neither loads nor caches.
-func appArmorParser(t *testing.T, text string, args ...string) (stdout string, err error) {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "profile")
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	args = append([]string{"--skip-kernel-load", "--skip-cache", "--quiet"}, args...)
-	cmd := exec.Command("apparmor_parser", append(args, path)...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err = cmd.Run()
-	return out.String(), err
-}
-
-func compileAppArmor(t *testing.T, text, features string) string {
-	t.Helper()
-	out, err := appArmorParser(t, text, "--stdout", "--kernel-features", features, "--policy-features", features)
-	if err != nil {
-		t.Fatalf("%v: %s\n%s", err, out, text)
-	}
-	return out
-}
-
-// loadable makes a profile of what the target wrote.
-func loadable(text string, abstraction bool) string {
-	if !abstraction {
-		return text
-	}
-	return "profile p {\n  network,\n" + text + "}\n"
-}
-
-func withoutDeny(text, family string) string {
-	return strings.ReplaceAll(text, "deny network "+family+",", "")
-}
-
-// Each rule is in the compiled profile, and nothing else is changed by it.
-func TestAppArmorCompiled(t *testing.T) {
-	for _, c := range appArmorCases {
-		t.Run(c.name, func(t *testing.T) {
-			text := loadable(appArmorText(t, c.opts), c.opts.Abstraction)
-			compiled := compileAppArmor(t, text, appArmorFeatures)
-			closed := compileAppArmor(t, withoutDeny(text, "alg"), appArmorFeatures) != compiled
-			if granted := len(c.opts.Grants) > 0; closed == granted {
-				t.Errorf("AF_ALG closed: %t, granted: %t", closed, granted)
-			}
-			if compileAppArmor(t, withoutDeny(text, "rxrpc"), appArmorFeatures) == compiled {
-				t.Error("AF_RXRPC is not closed")
-			}
-			base := "profile p {\n  network,\n}\n"
-			if !c.opts.Abstraction {
-				var err error
-				if base, err = containerProfile(fileName(c.opts)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if compileAppArmor(t, withoutDeny(withoutDeny(text, "alg"), "rxrpc"), appArmorFeatures) != compileAppArmor(t, base, appArmorFeatures) {
-				t.Error("more than the denied families differs from the base")
-			}
-		})
-	}
-}
-
-func fileName(o AppArmorOptions) string {
-	if o.Profile == "" {
-		return DefaultProfile
-	}
-	return o.Profile
-}
-
-// What the header warns of: under this ABI the rule compiles to nothing.
-func TestAppArmorNeedsNetworkMediation(t *testing.T) {
-	const without = "/etc/apparmor.d/abi/kernel-5.4-vanilla"
-	text := appArmorText(t, AppArmorOptions{})
-	if compileAppArmor(t, text, without) != compileAppArmor(t, withoutDeny(text, "alg"), without) {
-		t.Error("the rule has an effect: correct the header")
-	}
-}
-
 // Two tables that must agree: our names and the parser's.
 func TestAppArmorFamilies(t *testing.T) {
 	for n := uint32(0); afalg.FamilyName(n) != ""; n++ {
@@ -195,7 +116,8 @@ func TestAppArmorFamilies(t *testing.T) {
 }
 
 func TestAppArmorErrors(t *testing.T) {
-	grammar := ": up to 128 letters, digits, _ . and -, the first no . or -"
+	grammar := ": up to 128 letters, digits, spaces, _ . and -, the first no space, . or -, the last no space"
+	abi := ": the name of a file in /etc/apparmor.d/abi, kernel, or none"
 	tests := []struct {
 		name string
 		opts AppArmorOptions
@@ -209,7 +131,17 @@ func TestAppArmorErrors(t *testing.T) {
 		{"long", AppArmorOptions{Profile: strings.Repeat("a", 129)}, `profile name "` + strings.Repeat("a", 129) + `"` + grammar},
 		{"trailing newline", AppArmorOptions{Profile: "a\n"}, `profile name "a\n"` + grammar},
 		{"unconfined", AppArmorOptions{Profile: "unconfined"}, `profile name "unconfined" means no profile to AppArmor; choose another`},
+		{"space first", AppArmorOptions{Profile: " a"}, `profile name " a"` + grammar},
+		{"space last", AppArmorOptions{Profile: "a "}, `profile name "a "` + grammar},
+		{"quote", AppArmorOptions{Profile: `a"b`}, `profile name "a\"b"` + grammar},
+		{"backslash", AppArmorOptions{Profile: `a\b`}, `profile name "a\\b"` + grammar},
+		{"variable", AppArmorOptions{Profile: "a@{PROC}"}, `profile name "a@{PROC}"` + grammar},
 		{"both", AppArmorOptions{Profile: "a", Abstraction: true}, `a profile's name and an abstraction: only one of them`},
+		{"abi, abstraction", AppArmorOptions{ABI: "3.0", Abstraction: true}, `an abi and an abstraction: only one of them; the profile that includes the abstraction declares its abi`},
+		{"no includes, abstraction", AppArmorOptions{NoIncludes: true, Abstraction: true}, `an abstraction has no includes to leave out`},
+		{"abi path", AppArmorOptions{ABI: "/etc/apparmor.d/abi/3.0"}, `abi "/etc/apparmor.d/abi/3.0"` + abi},
+		{"abi above", AppArmorOptions{ABI: ".."}, `abi ".."` + abi},
+		{"abi rule", AppArmorOptions{ABI: "3.0>,\ninclude <evil"}, `abi "3.0>,\ninclude <evil"` + abi},
 		{"grant", AppArmorOptions{Common: Common{Grants: []string{"no"}}}, `--grant no: the policy has no rule of that name`},
 		{"accept", AppArmorOptions{Common: Common{Accept: []string{"iwd"}}}, `--accept iwd: this output has no wider gap of that name`},
 	}
@@ -227,6 +159,8 @@ func TestAppArmorErrors(t *testing.T) {
 }
 
 func TestAppArmorGaps(t *testing.T) {
+	eacces := &plan.Plan{SocketErrno: plan.Errno{Name: "EACCES", Number: 13}}
+	inet6 := &plan.Plan{SocketErrno: eacces.SocketErrno, Families: []policy.Family{{Name: "AF_INET6", Number: 10}}}
 	decnet := &plan.Plan{SocketErrno: plan.Errno{Name: "EACCES", Number: 13}, Families: []policy.Family{{Name: "AF_DECnet", Number: 12}}}
 	tests := []struct {
 		name string
@@ -234,11 +168,17 @@ func TestAppArmorGaps(t *testing.T) {
 		opts AppArmorOptions
 		want []string
 	}{
-		{"zero plan", &plan.Plan{}, AppArmorOptions{}, []string{"different socket-errno"}},
-		{"unnamed family", decnet, AppArmorOptions{}, []string{"wider AF_DECnet"}},
-		{"accepted", decnet, AppArmorOptions{Common: Common{Accept: []string{"AF_DECnet"}}}, []string{"wider AF_DECnet"}},
+		{"zero plan", &plan.Plan{}, AppArmorOptions{Abstraction: true}, []string{"different socket-types", "different socket-errno"}},
+		{"zero plan, container", &plan.Plan{}, AppArmorOptions{}, []string{"stricter docker-families", "different socket-types", "different socket-errno"}},
+		{"unnamed family", decnet, AppArmorOptions{}, []string{"stricter docker-families", "different socket-types", "wider AF_DECnet"}},
+		{"accepted", decnet, AppArmorOptions{Common: Common{Accept: []string{"AF_DECnet"}}}, []string{"stricter docker-families", "different socket-types", "wider AF_DECnet"}},
 		{"grant", wirelessPlan(), AppArmorOptions{Common: Common{Grants: []string{"iwd"}}},
-			[]string{"wider iwd", "stricter hasher", "different socket-errno"}},
+			[]string{"wider iwd", "stricter hasher", "stricter docker-families", "different socket-types", "different socket-errno"}},
+		{"family with a type that has no name", inet6, AppArmorOptions{Abstraction: true}, []string{"different socket-types", "wider AF_INET6"}},
+		{"known abi", eacces, AppArmorOptions{ABI: "4.0"}, []string{"stricter docker-families", "different socket-types"}},
+		{"abi of the kernel", eacces, AppArmorOptions{ABI: "kernel"}, []string{"stricter docker-families", "different socket-types"}},
+		{"no abi", eacces, AppArmorOptions{ABI: "none"}, []string{"stricter docker-families", "wider abi", "different socket-types"}},
+		{"unknown abi", eacces, AppArmorOptions{ABI: "5.0"}, []string{"stricter docker-families", "wider abi", "different socket-types"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -247,7 +187,7 @@ func TestAppArmorGaps(t *testing.T) {
 			open := false
 			for _, g := range gaps {
 				got = append(got, string(g.Kind)+" "+g.Name)
-				open = open || g.Kind == Wider && len(tt.opts.Accept) == 0
+				open = open || g.Kind == plan.Wider && len(tt.opts.Accept) == 0
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
@@ -268,7 +208,7 @@ func TestAppArmorHeaderHoldsAnyName(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if out, err := appArmorParser(t, loadable(string(files[0].Data), abstraction), "--names"); err != nil {
+		if out, err := appArmorParser(t, loadable(string(files[0].Data), AppArmorOptions{Abstraction: abstraction}), "--names"); err != nil {
 			t.Errorf("%v: %s", err, out)
 		} else if strings.Contains(out, "evil") {
 			t.Errorf("profiles: %s", out)

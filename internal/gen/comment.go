@@ -1,10 +1,12 @@
 package gen
 
 import (
+	"maps"
+	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/printable"
 )
 
 // commentWidth is where the lines of a generated comment end, in bytes; a
@@ -14,7 +16,7 @@ const commentWidth = 78
 // header is the comment that starts an output: what made it, what it is, and
 // the gaps. Each paragraph is wrapped; none can leave its comment, whatever
 // the names in it hold.
-func (c Common) header(p *plan.Plan, notes []string, gaps []Gap) string {
+func (c Common) header(p *plan.Plan, notes []string, gaps []plan.Gap) string {
 	var b strings.Builder
 	comment(&b, "# ", "# ", c.provenance(p))
 	for _, note := range notes {
@@ -32,7 +34,7 @@ func (c Common) header(p *plan.Plan, notes []string, gaps []Gap) string {
 // comment writes a paragraph, its first line behind first and the others
 // behind rest.
 func comment(b *strings.Builder, first, rest, text string) {
-	for i, line := range wrap(visible(text), commentWidth-len(first)) {
+	for i, line := range wrap(printable.Line(text), commentWidth-len(first)) {
 		if i == 0 {
 			b.WriteString(first)
 		} else {
@@ -57,12 +59,4 @@ func wrap(text string, width int) []string {
 	return lines
 }
 
-// visible makes white space of what a terminal or a parser would not show.
-func visible(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsGraphic(r) {
-			return ' '
-		}
-		return r
-	}, text)
-}
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -22,13 +22,15 @@ var coverage = map[string]map[afalg.Route]Coverage{
 	"apparmor": {afalg.RouteInherited: NotSeen},
 	"oci":      {afalg.RouteInherited: NotSeen},
 	"seccomp":  {afalg.RouteInherited: NotSeen},
-	"systemd": {
-		afalg.RouteInherited:        NotSeen,
-		afalg.RouteCompatSocket:     Killed,
-		afalg.RouteCompatSocketcall: Killed,
-		afalg.RouteX32Socket:        Killed,
-		afalg.RouteSocketpair:       Loads,
-	},
+	"systemd":  systemdCoverage(),
+}
+
+func systemdCoverage() map[afalg.Route]Coverage {
+	m := map[afalg.Route]Coverage{afalg.RouteInherited: NotSeen, afalg.RouteSocketpair: Loads}
+	for _, r := range foreignRoutes {
+		m[r] = Killed
+	}
+	return m
 }
 
 // Targets lists the names of the targets, sorted.

@@ -4,12 +4,8 @@ package gen
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
-	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 // File is one generated file. Path is relative to the output directory; a
@@ -19,85 +15,18 @@ type File struct {
 	Data []byte
 }
 
-// Kind tells on which side of the policy a target falls.
-type Kind string
-
-const (
-	// Stricter denies what the policy allows, or what the base allowed.
-	Stricter Kind = "stricter"
-	// Wider allows what the policy denies.
-	Wider Kind = "wider"
-	// Different denies as the policy does, in another way: with another errno,
-	// or with an effect besides.
-	Different Kind = "different"
-)
-
-// Gap is what a target cannot express of the policy.
-type Gap struct {
-	Kind Kind
-	// Name is what --accept takes: the name of a policy rule, or of a route.
-	Name   string
-	Routes []afalg.Route // those that the gap is about
-	Text   string        // what it means and what to do about it
-}
-
-func (g Gap) String() string { return fmt.Sprintf("%s: %s: %s", g.Kind, g.Name, g.Text) }
-
 // Common is what every target takes.
 type Common struct {
 	Tool   string   // name and version of the generator, for the output's own record
 	Grants []string // policy rules that the workload holds
 	Accept []string // names of wider gaps that the user takes on
+	// Standing are names of wider gaps that are taken on for whatever comes, as
+	// for the containers of a host; not every output has them.
+	Standing []string
 }
 
-// WiderError reports wider gaps that nobody accepted.
-type WiderError struct{ Gaps []Gap }
-
-func (e *WiderError) Error() string {
-	lines := []string{"the output would allow more than the policy:"}
-	for _, g := range e.Gaps {
-		lines = append(lines, fmt.Sprintf("  %s: %s (accept with --accept %s)", g.Name, g.Text, g.Name))
-	}
-	return strings.Join(lines, "\n")
-}
-
-// settle returns an error unless every wider gap was accepted by name, and
-// every accepted name belongs to a gap.
-func (c Common) settle(gaps []Gap) error {
-	var open []Gap
-	known := map[string]bool{}
-	for _, g := range gaps {
-		if g.Kind != Wider {
-			continue
-		}
-		known[g.Name] = true
-		if !slices.Contains(c.Accept, g.Name) {
-			open = append(open, g)
-		}
-	}
-	if len(open) > 0 {
-		return &WiderError{open}
-	}
-	for _, name := range c.Accept {
-		if !known[name] {
-			return fmt.Errorf("--accept %s: this output has no wider gap of that name", name)
-		}
-	}
-	return nil
-}
-
-// granted looks the grants up in the plan.
-func (c Common) granted(p *plan.Plan) ([]policy.Rule, error) {
-	var rules []policy.Rule
-	for _, name := range c.Grants {
-		i := slices.IndexFunc(p.Rules, func(r policy.Rule) bool { return r.Name == name })
-		if i < 0 {
-			return nil, fmt.Errorf("--grant %s: the policy has no rule of that name", name)
-		}
-		rules = append(rules, p.Rules[i])
-	}
-	return rules, nil
-}
+// settle returns an error unless the gaps are accepted.
+func (c Common) settle(gaps []plan.Gap) error { return plan.Settle(gaps, c.Accept, c.Standing) }
 
 // provenance is the record that each output carries: what made it, from what.
 func (c Common) provenance(p *plan.Plan) string {

@@ -1,6 +1,7 @@
 package gen
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/unit"
 )
 
 // SystemdOptions are those of the systemd target.
@@ -21,25 +23,16 @@ type SystemdOptions struct {
 	// Except are services to leave as they are, where every other service is
 	// restricted. Each is a wider gap of the unit's name.
 	Except []string
+	// Gone are drop-ins that stand at their place now, and will not.
+	Gone []string
 	// Show tells what the units set themselves: the output of systemctl show
-	// for the properties Id and RestrictAddressFamilies. Nil means unknown.
+	// for the properties Id and RestrictAddressFamilies. Without it a unit with a
+	// shorter list could get a longer one from us, so it must be there.
 	Show []byte
 }
 
-// dropInName is the file name of every drop-in. systemd sorts drop-ins by this
-// name, whatever directory they are in, and the last word counts: an
-// assignment behind ours could reset the list.
-const dropInName = "zz-afalg-policy.conf"
-
-// everyService is the unit whose drop-ins apply to each service that has none
-// of the same file name.
-const everyService = "service"
-
-// GapOwnLists is the name of the gap that the facts in Show close.
-const GapOwnLists = "own-lists"
-
 // Systemd renders drop-ins, laid out as below /etc/systemd/system.
-func Systemd(p *plan.Plan, o SystemdOptions) ([]File, []Gap, error) {
+func Systemd(p *plan.Plan, o SystemdOptions) ([]File, []plan.Gap, error) {
 	s := systemd{SystemdOptions: o, plan: p}
 	if err := s.resolve(); err != nil {
 		return nil, nil, err
@@ -49,18 +42,19 @@ func Systemd(p *plan.Plan, o SystemdOptions) ([]File, []Gap, error) {
 		return nil, gaps, err
 	}
 	var files []File
-	for _, unit := range s.targets() {
-		files = append(files, File{Path: unit + ".d/" + dropInName, Data: s.dropIn(unit, gaps)})
+	for _, name := range s.targets() {
+		files = append(files, File{Path: unit.DropIn(name, unit.Closure), Data: s.dropIn(name, gaps)})
 	}
 	return files, gaps, nil
 }
 
 type systemd struct {
 	SystemdOptions
-	plan  *plan.Plan
-	abi   afalg.ABI
-	own   map[string]familyList // what units set themselves, by unit
-	holds map[string][]string   // rules that units hold, by unit
+	plan    *plan.Plan
+	abi     afalg.ABI
+	facts   unit.Facts
+	holds   map[string][]string // rules that units hold, by unit
+	unasked []string            // rules that a unit of the initramfs holds without --grant
 }
 
 func (s *systemd) resolve() (err error) {
@@ -70,16 +64,20 @@ func (s *systemd) resolve() (err error) {
 	if err := s.checkUnits(); err != nil {
 		return err
 	}
-	if s.own, err = parseShow(s.Show); err != nil {
+	if s.Show == nil {
+		return errors.New("what the units restrict themselves is not known, and a longer list must not replace theirs; give --show")
+	}
+	if s.facts, err = unit.Parse(s.Show); err != nil {
 		return fmt.Errorf("--show: %w", err)
 	}
-	for _, unit := range s.Units {
-		if _, known := s.ownList(unit); s.Show != nil && !known {
-			return fmt.Errorf("--unit %s: not in the output of systemctl show; name the unit by its Id", unit)
-		}
+	if err := s.checkMatches(); err != nil {
+		return err
 	}
-	s.holds, err = s.grants()
-	return err
+	if s.holds, err = s.grants(); err != nil {
+		return err
+	}
+	s.grantInitramfs()
+	return nil
 }
 
 func systemdABI(arch specs.Arch) (afalg.ABI, error) {
@@ -94,20 +92,39 @@ func systemdABI(arch specs.Arch) (afalg.ABI, error) {
 }
 
 func (s *systemd) checkUnits() error {
-	for _, unit := range s.Units {
-		if _, err := unitSection(unit); err != nil {
+	for _, name := range s.Units {
+		if _, err := unit.Section(name); err != nil {
 			return fmt.Errorf("--unit %w", err)
 		}
+		if name == unit.AgentService {
+			return fmt.Errorf("--unit %s: the agent uses AF_ALG for all who are granted it; leave it open", name)
+		}
 	}
-	for _, unit := range s.Except {
-		section, err := unitSection(unit)
+	for _, name := range s.Except {
+		section, err := unit.Section(name)
 		switch {
 		case err != nil:
 			return fmt.Errorf("--except %w", err)
 		case section != "Service":
-			return fmt.Errorf("--except %s: only services are restricted where no --unit is named", unit)
+			return fmt.Errorf("--except %s: only services are restricted where no --unit is named", name)
 		case len(s.Units) > 0:
-			return fmt.Errorf("--except %s: only without --unit", unit)
+			return fmt.Errorf("--except %s: only without --unit", name)
+		}
+	}
+	return nil
+}
+
+// checkMatches refuses names that no unit has: a misspelt one would close, or
+// leave open, another unit than the user thinks.
+func (s *systemd) checkMatches() error {
+	for _, name := range s.Units {
+		if _, known := s.facts.Of(name); !known {
+			return fmt.Errorf("--unit %s: there is no such unit; name it by its Id, as systemctl show does", name)
+		}
+	}
+	for _, name := range s.Except {
+		if name != unit.AgentService && len(s.facts.Matches(name)) == 0 {
+			return fmt.Errorf("--except %s: there is no such unit; name it by its Id, as systemctl show does", name)
 		}
 	}
 	return nil
@@ -116,7 +133,7 @@ func (s *systemd) checkUnits() error {
 // grants finds which units hold which of the granted rules. A rule goes to
 // the units that it names; one that names none, to every named unit.
 func (s *systemd) grants() (map[string][]string, error) {
-	rules, err := s.granted(s.plan)
+	rules, err := s.plan.RulesNamed(s.Grants)
 	if err != nil {
 		return nil, err
 	}
@@ -126,11 +143,35 @@ func (s *systemd) grants() (map[string][]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--grant %s: %w", rule.Name, err)
 		}
-		for _, unit := range units {
-			holds[unit] = append(holds[unit], rule.Name)
+		for _, name := range units {
+			holds[name] = append(holds[name], rule.Name)
 		}
 	}
 	return holds, nil
+}
+
+// initramfsUnits run in the initramfs alone, before there is a host to protect,
+// and stop the boot if AF_ALG is closed to them. The first that a dracut
+// has of them checks the kernel image with fips=1.
+var initramfsUnits = []string{"dracut-pre-mount.service", "dracut-pre-pivot.service", "dracut-pre-trigger.service"}
+
+// grantInitramfs gives a unit of the initramfs the rules that are for nobody
+// else, and takes that on, unasked: nobody is there to see why a boot stops.
+func (s *systemd) grantInitramfs() {
+	if len(s.Units) > 0 {
+		return
+	}
+	elsewhere := func(name string) bool { return !slices.Contains(initramfsUnits, name) || s.excepted(name) }
+	for _, rule := range s.plan.Rules {
+		if len(rule.Units) == 0 || slices.ContainsFunc(rule.Units, elsewhere) || slices.Contains(s.Grants, rule.Name) {
+			continue
+		}
+		for _, name := range rule.Units {
+			s.holds[name] = append(s.holds[name], rule.Name)
+		}
+		s.unasked = append(s.unasked, rule.Name)
+		s.Accept = append(slices.Clone(s.Accept), rule.Name)
+	}
 }
 
 func (s *systemd) holders(rule string, named []string) ([]string, error) {
@@ -141,15 +182,15 @@ func (s *systemd) holders(rule string, named []string) ([]string, error) {
 		return s.Units, nil
 	}
 	var units []string
-	for _, unit := range named {
-		if _, err := unitSection(unit); err != nil {
+	for _, name := range named {
+		if _, err := unit.Section(name); err != nil {
 			return nil, fmt.Errorf("its unit %w", err)
 		}
-		if s.excepted(unit) {
-			return nil, fmt.Errorf("its unit %s is also left out by --except", unit)
+		if s.excepted(name) {
+			return nil, fmt.Errorf("its unit %s is also left out by --except", name)
 		}
-		if len(s.Units) == 0 || slices.Contains(s.Units, unit) {
-			units = append(units, unit)
+		if len(s.Units) == 0 || slices.Contains(s.Units, name) {
+			units = append(units, name)
 		}
 	}
 	if len(units) == 0 {
@@ -159,69 +200,96 @@ func (s *systemd) holders(rule string, named []string) ([]string, error) {
 }
 
 // held returns the rules that a unit holds, itself or by its template.
-func (s *systemd) held(unit string) []string {
-	if rules, ok := s.holds[unit]; ok {
+func (s *systemd) held(name string) []string {
+	if rules, ok := s.holds[name]; ok {
 		return rules
 	}
-	return s.holds[templateOf(unit)]
+	return s.holds[unit.Template(name)]
 }
 
-// ownList returns what a unit sets itself, and whether that is known; where it
-// is not, the unit is taken to set nothing.
-func (s *systemd) ownList(unit string) (familyList, bool) {
-	for _, name := range []string{unit, templateOf(unit)} {
-		if list, ok := s.own[name]; ok {
-			return list, true
-		}
+// own returns what a unit sets itself. A list that is the one for every service
+// is none: it is from a drop-in of an earlier time.
+func (s *systemd) own(name string) unit.Families {
+	shown, _ := s.facts.Of(name)
+	if families := slices.Sorted(slices.Values(shown.Families.Allowed())); slices.Equal(families, s.everyFamily()) {
+		return unit.Unrestricted()
 	}
-	return familyList{inverted: true}, false
+	return shown.Families
 }
 
-func (s *systemd) excepted(unit string) bool {
-	return slices.Contains(s.Except, unit) || slices.Contains(s.Except, templateOf(unit))
+// everyFamily is the list for every service, sorted.
+func (s *systemd) everyFamily() []string {
+	return slices.Sorted(slices.Values(s.without(unit.KnownFamilies())))
 }
+
+func (s *systemd) excepted(name string) bool {
+	return slices.Contains(s.Except, name) || slices.Contains(s.Except, unit.Template(name))
+}
+
+// untouched reports whether a unit is left as it is. The agent is: it makes the
+// sockets of all who are granted AF_ALG, and has a list of its own.
+func (s *systemd) untouched(name string) bool { return name == unit.AgentService || s.excepted(name) }
 
 // targets lists what gets a drop-in, sorted. A unit's own drop-in replaces
 // that of every service.
 func (s *systemd) targets() []string {
 	units := map[string]bool{}
 	add := func(names ...string) {
-		for _, unit := range names {
-			units[unit] = true
+		for _, name := range names {
+			units[name] = true
 		}
 	}
 	add(s.Units...)
-	for unit := range s.holds {
-		add(unit)
+	for name := range s.holds {
+		add(name)
 	}
 	if len(s.Units) == 0 {
-		add(everyService)
+		add(unit.EveryService, unit.AgentService)
 		add(s.Except...)
-		for unit, list := range s.own {
-			if !list.unset() {
-				add(unit)
+		for name := range s.facts {
+			if strings.HasSuffix(name, ".service") && s.hasOwnDropIn(name) {
+				add(name)
 			}
 		}
 	}
 	return sortedKeys(units)
 }
 
-func (s *systemd) dropIn(unit string, gaps []Gap) []byte {
+// hasOwnDropIn reports whether the drop-in for every service would change what
+// a unit has a list for. An instance has the drop-in of its template.
+func (s *systemd) hasOwnDropIn(name string) bool {
+	template := unit.Template(name)
+	if shown, ok := s.facts[template]; ok && name != template && shown.Families.String() == s.facts[name].Families.String() {
+		return false
+	}
+	return !s.own(name).Unset()
+}
+
+func (s *systemd) dropIn(name string, gaps []plan.Gap) []byte {
 	var b strings.Builder
-	b.WriteString(s.header(s.plan, s.notes(unit), gaps))
-	if s.excepted(unit) {
+	b.WriteString(s.header(s.plan, s.notes(name), s.recorded(name, gaps)))
+	if s.untouched(name) {
 		return []byte(b.String())
 	}
 	section := "Service"
-	if unit != everyService {
+	if name != unit.EveryService {
 		// The name was checked when it came in.
-		section, _ = unitSection(unit)
+		section, _ = unit.Section(name)
 	}
 	fmt.Fprintf(&b, "\n[%s]\n", section)
-	s.writeFamilies(&b, unit)
+	s.writeFamilies(&b, name)
 	b.WriteString(nativeOnly)
 	b.WriteString(noIOUring)
 	return []byte(b.String())
+}
+
+// recorded are the gaps that a file carries. Beside the file for every service,
+// which has them all, others keep those that somebody took on.
+func (s *systemd) recorded(name string, gaps []plan.Gap) []plan.Gap {
+	if name == unit.EveryService || len(s.Units) > 0 {
+		return gaps
+	}
+	return slices.DeleteFunc(slices.Clone(gaps), func(g plan.Gap) bool { return !g.Kind.MustAccept() })
 }
 
 // A list must be reset first: systemd merges it with what the unit says. Where
@@ -241,9 +309,9 @@ const noIOUring = `SystemCallFilter=~io_uring_setup:ENOSYS io_uring_enter:ENOSYS
 
 // writeFamilies lists what stays allowed. A list of what is denied would not
 // do: systemd compares 64 bits, and the kernel takes an int.
-func (s *systemd) writeFamilies(b *strings.Builder, unit string) {
+func (s *systemd) writeFamilies(b *strings.Builder, name string) {
 	b.WriteString(reset)
-	families := s.families(unit)
+	families := s.families(name)
 	if len(families) == 0 {
 		families = []string{"none"}
 	}
@@ -254,11 +322,9 @@ func (s *systemd) writeFamilies(b *strings.Builder, unit string) {
 
 // families are those that the unit keeps: what it allows itself, without what
 // the policy closes.
-func (s *systemd) families(unit string) []string {
-	closed := s.closed()
-	own, _ := s.ownList(unit)
-	families := slices.DeleteFunc(own.allowed(), func(name string) bool { return slices.Contains(closed, name) })
-	if len(s.held(unit)) > 0 {
+func (s *systemd) families(name string) []string {
+	families := s.without(s.own(name).Allowed())
+	if len(s.held(name)) > 0 {
 		families = append(families, familyALG)
 	}
 	return families
@@ -266,24 +332,28 @@ func (s *systemd) families(unit string) []string {
 
 const familyALG = "AF_ALG"
 
-func (s *systemd) closed() []string {
+// without takes out of a list what the policy closes.
+func (s *systemd) without(families []string) []string {
 	closed := []string{familyALG}
 	for _, f := range s.plan.Families {
 		closed = append(closed, afalg.FamilyName(f.Number))
 	}
-	return closed
+	return slices.DeleteFunc(families, func(name string) bool { return slices.Contains(closed, name) })
 }
 
-func (s *systemd) notes(unit string) []string {
-	if s.excepted(unit) {
-		return []string{fmt.Sprintf("Leaves %s as it is. An empty file is what keeps the drop-in for every service from it.", unit)}
+func (s *systemd) notes(name string) []string {
+	switch {
+	case name == unit.AgentService:
+		return []string{fmt.Sprintf("Leaves %s as it is: the agent uses AF_ALG for all who are granted it, and has a list of its own. An empty file is what keeps the drop-in for every service from it.", name)}
+	case s.excepted(name):
+		return []string{fmt.Sprintf("Leaves %s as it is. An empty file is what keeps the drop-in for every service from it.", name)}
 	}
 	notes := []string{fmt.Sprintf("For systemd 252 or later on %s. Not covered: sockets that a unit inherits, command lines that start with +, and processes that no unit of these starts.", s.abi.Name)}
-	if rules := s.held(unit); len(rules) > 0 {
-		notes = append(notes, fmt.Sprintf("%s holds %s, so AF_ALG is open to it.", unit, strings.Join(rules, ", ")))
+	if rules := s.held(name); len(rules) > 0 {
+		notes = append(notes, fmt.Sprintf("%s holds %s, so AF_ALG is open to it.", name, strings.Join(rules, ", ")))
 	}
-	if own, known := s.ownList(unit); known && !own.unset() {
-		notes = append(notes, fmt.Sprintf("%s has a list of its own, which this file narrows. Generate it again when that list changes.", unit))
+	if !s.own(name).Unset() {
+		notes = append(notes, fmt.Sprintf("%s has a list of its own, which this file narrows. Generate it again when that list changes.", name))
 	}
 	return notes
 }

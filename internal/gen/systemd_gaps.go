@@ -2,11 +2,14 @@ package gen
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
+	"github.com/afalg-policy/afalg-policy/internal/unit"
 )
 
 // socketRoutes are those that RestrictAddressFamilies closes by itself.
@@ -19,69 +22,194 @@ var foreignRoutes = []afalg.Route{afalg.RouteCompatSocket, afalg.RouteCompatSock
 const systemdErrno = "EAFNOSUPPORT"
 
 // gaps says what systemd cannot express of the policy, the worst first.
-func (s *systemd) gaps() []Gap {
+func (s *systemd) gaps() []plan.Gap {
 	gaps := s.machineGaps()
-	if s.Show == nil {
-		gaps = append(gaps, Gap{Different, GapOwnLists, nil,
-			"a unit that allows only some address families itself gets this longer list instead; give --show, and each keeps its own"})
+	for _, name := range slices.Sorted(slices.Values(s.Except)) {
+		gaps = append(gaps, plan.Wider.Gap(name, socketRoutes, "AF_ALG stays open to it by every route"))
 	}
-	for _, unit := range slices.Sorted(slices.Values(s.Except)) {
-		gaps = append(gaps, Gap{Wider, unit, socketRoutes, "AF_ALG stays open to it by every route"})
-	}
+	gaps = append(gaps, s.hiddenGaps()...)
 	gaps = append(gaps, s.ruleGaps()...)
+	gaps = append(gaps, s.containerGaps()...)
+	gaps = append(gaps, s.unitGaps()...)
 	if got := s.plan.SocketErrno.Name; got != "" && got != systemdErrno {
-		gaps = append(gaps, Gap{Different, "socket-errno", socketRoutes,
-			fmt.Sprintf("systemd answers %s, not %s", systemdErrno, got)})
+		gaps = append(gaps, plan.Different.Gap("socket-errno", socketRoutes,
+			fmt.Sprintf("systemd answers %s, not %s", systemdErrno, got)))
+	}
+	if len(s.Units) == 0 {
+		gaps = append(gaps, s.initramfsGap(), laterUnits)
 	}
 	return append(gaps, systemdGaps...)
 }
 
+// laterUnits: the drop-in for every service resets the list of a unit that was
+// not there to be asked.
+var laterUnits = plan.Different.Gap("later-units", nil,
+	"a service that comes later with a list of its own gets the longer one of every service, without AF_ALG, until this is done again")
+
+// initramfsGap says what an initramfs takes of the output.
+func (s *systemd) initramfsGap() plan.Gap {
+	then := "and where that checks itself with fips=1, the boot stops, unless a rule names the units that check (" + strings.Join(initramfsUnits, ", ") + ") and no others, as one of builtin:fips does"
+	if len(s.unasked) > 0 {
+		then = "and the units of rule " + strings.Join(s.unasked, ", ") + " keep it there"
+	}
+	return plan.Stricter.Gap("initramfs", nil,
+		"an initramfs by dracut takes of /etc/systemd the drop-ins of single units that it lists, and not service.d; one by mkosi, as a UKI, or with install_items takes all of it: AF_ALG is closed there too, "+then)
+}
+
 // systemdGaps are those of any output.
-var systemdGaps = []Gap{
-	{Different, string(afalg.RouteSocketpair), []afalg.Route{afalg.RouteSocketpair},
-		"the kernel refuses it with its own errno and gives no socket, but may load the af_alg module first"},
-	{Stricter, "foreign-abi", foreignRoutes,
-		"programs for another ABI, such as 32-bit ones, are killed by SIGSYS at their first call"},
-	{Stricter, string(afalg.RouteIOUring), []afalg.Route{afalg.RouteIOUring},
-		"io_uring is closed as a whole, with ENOSYS"},
-	{Stricter, "no-new-privileges", nil,
-		"in units that run without CAP_SYS_ADMIN, setuid programs such as sudo gain nothing any more; one is user@.service, with everything that a desktop starts (--except leaves a unit out)"},
+var systemdGaps = []plan.Gap{
+	plan.Different.Gap(string(afalg.RouteSocketpair), []afalg.Route{afalg.RouteSocketpair},
+		"the kernel refuses it with its own errno and gives no socket, but may load the af_alg module first"),
+	plan.Stricter.Gap("foreign-abi", foreignRoutes,
+		"programs for another ABI, such as 32-bit ones, are killed by SIGSYS at their first call"),
+	plan.Stricter.Gap(string(afalg.RouteIOUring), []afalg.Route{afalg.RouteIOUring},
+		"io_uring is closed as a whole, with ENOSYS"),
+	plan.Stricter.Gap("no-new-privileges", nil,
+		"in units that run without CAP_SYS_ADMIN, setuid programs such as sudo gain nothing any more; one is user@.service, with everything that a desktop starts (--except leaves a unit out)"),
 }
 
 // machineGaps tells where systemd ignores RestrictAddressFamilies: 252 skips
 // machines whose native ABI has socketcall, and those that it does not list.
-func (s *systemd) machineGaps() []Gap {
+func (s *systemd) machineGaps() []plan.Gap {
 	if s.abi.Socketcall == 0 && s.abi.Name != "loong64" {
 		return nil
 	}
-	return []Gap{{Wider, string(afalg.RouteSocket), append(slices.Clone(socketRoutes), afalg.RouteCompatSocketcall),
-		fmt.Sprintf("systemd ignores RestrictAddressFamilies on %s: AF_ALG stays open", s.abi.Name)}}
+	return []plan.Gap{plan.Wider.Gap(string(afalg.RouteSocket), append(slices.Clone(socketRoutes), afalg.RouteCompatSocketcall),
+		fmt.Sprintf("systemd ignores RestrictAddressFamilies on %s: AF_ALG stays open", s.abi.Name))}
 }
 
-func (s *systemd) ruleGaps() []Gap {
+func (s *systemd) ruleGaps() []plan.Gap {
 	units := map[string][]string{}
-	for _, unit := range sortedKeys(s.holds) {
-		for _, rule := range s.holds[unit] {
-			units[rule] = append(units[rule], unit)
+	for _, name := range sortedKeys(s.holds) {
+		for _, rule := range s.holds[name] {
+			units[rule] = append(units[rule], name)
 		}
 	}
-	return grantGaps(s.plan, s.Grants, socketRoutes, func(rule string) string { return strings.Join(units[rule], ", ") })
+	gaps := grantGaps(s.plan, s.Grants, socketRoutes, func(rule string) string { return strings.Join(units[rule], ", ") })
+	for i, g := range gaps {
+		rule := s.rule(g.Name)
+		switch stopped := s.stopped(rule); {
+		case g.Kind != plan.Stricter:
+		case len(stopped) > 0:
+			gaps[i] = plan.Breaking.Gap(g.Name, socketRoutes, fmt.Sprintf("%s is here and loses AF_ALG, which the rule allows it: what it is for fails; grant it with --grant %s", strings.Join(stopped, ", "), g.Name))
+		case slices.Contains(s.unasked, g.Name):
+			gaps[i] = plan.Wider.Gap(g.Name, socketRoutes, fmt.Sprintf("AF_ALG is open with every algorithm to %s, which runs in the initramfs alone; taken on unasked, since a boot would stop", strings.Join(units[g.Name], ", ")))
+		}
+	}
+	return gaps
+}
+
+func (s *systemd) rule(name string) policy.Rule {
+	i := slices.IndexFunc(s.plan.Rules, func(r policy.Rule) bool { return r.Name == name })
+	return s.plan.Rules[i]
+}
+
+// stopped lists the units of a rule that are here and lose AF_ALG.
+func (s *systemd) stopped(rule policy.Rule) []string {
+	var units []string
+	for _, name := range rule.Units {
+		if s.closes(name) && len(s.facts.Matches(name)) > 0 {
+			units = append(units, name)
+		}
+	}
+	return units
+}
+
+// closes reports whether the output takes AF_ALG from a unit.
+func (s *systemd) closes(name string) bool {
+	if s.untouched(name) || len(s.held(name)) > 0 {
+		return false
+	}
+	if len(s.Units) == 0 {
+		return strings.HasSuffix(name, ".service")
+	}
+	return slices.Contains(s.Units, name) || slices.Contains(s.Units, unit.Template(name))
+}
+
+// unitGaps are about single units, by what they say themselves.
+func (s *systemd) unitGaps() []plan.Gap {
+	told := map[string]bool{}
+	for _, rule := range s.plan.Rules {
+		for _, name := range s.stopped(rule) {
+			told[name] = true
+		}
+	}
+	var gaps []plan.Gap
+	for _, name := range sortedKeys(s.facts) {
+		own := s.facts[name].Families
+		switch {
+		case own.Lists(familyALG) && s.closes(name) && !told[name]:
+			gaps = append(gaps, plan.Stricter.Gap(name, socketRoutes, "it names AF_ALG in RestrictAddressFamilies= itself, so it probably uses it, and loses it; write a rule with this unit and grant that, or leave the unit out by --except"))
+		case len(s.held(name)) > 0 && !slices.Contains(own.Allowed(), "AF_NETLINK"):
+			gaps = append(gaps, plan.Stricter.Gap(name, nil, "it holds a rule, and its own list has no AF_NETLINK, which programs of libkcapi need beside AF_ALG; if it runs them, add that to the unit"))
+		}
+	}
+	return gaps
+}
+
+// hiddenGaps are about drop-ins of the same name that this output leaves where
+// they are: from an earlier output, or an earlier version of install.
+func (s *systemd) hiddenGaps() []plan.Gap {
+	if len(s.Units) > 0 {
+		return nil
+	}
+	var gaps []plan.Gap
+	written := s.targets()
+	for _, name := range sortedKeys(s.facts) {
+		for _, p := range s.facts[name].Hiding() {
+			replaced := slices.Contains(written, strings.TrimSuffix(path.Base(path.Dir(p)), ".d"))
+			if !replaced && !slices.Contains(s.Gone, p) && s.closes(name) {
+				gaps = append(gaps, plan.Wider.Gap(name, socketRoutes, fmt.Sprintf("%s is nearer to it than the drop-in for every service and hides that; if an earlier version of install wrote it, run that install again, else remove it", p)))
+			}
+		}
+	}
+	return gaps
+}
+
+// containerUnits start containers, which inherit their filters.
+var containerUnits = []string{"containerd.service", "crio.service", "docker.service", "k3s-agent.service", "k3s.service", "podman.service", "rke2-agent.service", "rke2-server.service"}
+
+// containerGaps: a filter that denies comes before one that asks the agent, so
+// that nothing is left of a grant to a container.
+func (s *systemd) containerGaps() []plan.Gap {
+	if len(s.plan.Grants) == 0 {
+		return nil
+	}
+	var units []string
+	for _, name := range containerUnits {
+		if _, here := s.facts[name]; here && s.closes(name) {
+			units = append(units, name)
+		}
+	}
+	if units == nil {
+		return nil
+	}
+	return []plan.Gap{plan.Breaking.Gap("container-grants", socketRoutes, fmt.Sprintf("containers inherit what is closed to %s, so that no grant of the policy to a container holds; leave what starts them out (%s), and close them by \"afalg-policy install\"", strings.Join(units, ", "), leftOut(units)))}
+}
+
+// leftOut are the flags that leave units as they are.
+func leftOut(units []string) string {
+	var flags []string
+	for _, name := range units {
+		flags = append(flags, "--except "+name+" --accept "+name)
+	}
+	return strings.Join(flags, " ")
 }
 
 // grantGaps says, rule by rule, what a target makes of the grants that cannot
 // tell one algorithm from another. The function names the holder of a rule.
-func grantGaps(p *plan.Plan, grants []string, routes []afalg.Route, holder func(rule string) string) []Gap {
-	var gaps []Gap
+func grantGaps(p *plan.Plan, grants []string, routes []afalg.Route, holder func(rule string) string) []plan.Gap {
+	var gaps []plan.Gap
 	for _, rule := range p.Rules {
 		if slices.Contains(grants, rule.Name) {
-			gaps = append(gaps, Gap{Wider, rule.Name, routes,
-				fmt.Sprintf("AF_ALG is open to %s with every algorithm, to each binary and user in it", holder(rule.Name))})
+			gaps = append(gaps, plan.Wider.Gap(rule.Name, routes,
+				fmt.Sprintf("AF_ALG is open to %s with every algorithm, to each binary and user in it", holder(rule.Name))))
 		}
 	}
 	for _, rule := range p.Rules {
 		if !slices.Contains(grants, rule.Name) {
-			gaps = append(gaps, Gap{Stricter, rule.Name, nil,
-				fmt.Sprintf("nobody holds the rule; --grant %s opens AF_ALG for it", rule.Name)})
+			gaps = append(gaps, plan.Stricter.Gap(rule.Name, nil,
+				fmt.Sprintf("nobody holds the rule; --grant %s opens AF_ALG for it", rule.Name)))
 		}
 	}
 	return gaps

@@ -17,7 +17,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
 )
 
-// Here the programs for which files are written read them.
+// These tests have each file read by the program for which it is written.
 
 // installCase makes the root of a case and installs on it.
 func installCase(t *testing.T, name string) (dir string) {
@@ -42,7 +42,7 @@ func output(t *testing.T, name string, args ...string) string {
 	return out.String()
 }
 
-// containerd's own view: each handler, with its type and its program.
+// Containerd itself lists each handler, with its type and its program.
 func TestContainerdReadsIt(t *testing.T) {
 	const w = containerdWrappers
 	runc := "runc " + shimV2 + " " + w + "/runc"
@@ -55,8 +55,8 @@ func TestContainerdReadsIt(t *testing.T) {
 			"crun " + shimV2 + " " + w + "/crun/crun", "crun-too " + shimV2 + " " + w + "/crun/crun",
 			"kata io.containerd.kata.v2 ", runc, "same " + shimV2 + " " + w + "/runc",
 		},
-		// Up to 1.7, an import replaces the settings of a plugin whole. PATH leads
-		// to the wrapper then.
+		// Up to 1.7, an import replaces the settings of a plugin as a whole.
+		// Then PATH leads to the wrapper.
 		"import-other": {"runc " + shimV2 + " "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -77,7 +77,7 @@ func TestContainerdReadsIt(t *testing.T) {
 			}
 		})
 	}
-	// The directory that comes before the wrapper is the one that containerd says.
+	// containerd itself names the directory that comes before the wrapper.
 	dump, err := parseTOML("dump", []byte(output(t, "containerd", "--config", installCase(t, "containerd/none")+containerdConfig, "config", "dump")))
 	must(t, err)
 	dir := t.TempDir()
@@ -90,7 +90,7 @@ func TestContainerdReadsIt(t *testing.T) {
 	if err := optRunc(h, dump); opt == "" || !strings.Contains(errorText(err), opt+"/bin/runc: ") {
 		t.Errorf("%q: %v", opt, err)
 	}
-	// What an option of the handler said is kept.
+	// The handler keeps its options.
 	p := installCase(t, "containerd/handlers") + containerdConfig
 	if out := output(t, "containerd", "--config", p, "config", "dump"); strings.Count(out, "SystemdCgroup = true") != 1 {
 		t.Error("SystemdCgroup of the handler runc is lost")
@@ -120,7 +120,7 @@ func dockerd(t *testing.T, config string) string {
 	t.Helper()
 	dir := t.TempDir()
 	pidfile := filepath.Join(dir, "pid")
-	must(t, os.WriteFile(pidfile, []byte("1"), 0o644)) // of a process that runs
+	must(t, os.WriteFile(pidfile, []byte("1"), 0o644)) // this process runs
 	cmd := exec.Command("dockerd", "--config-file", config, "--pidfile", pidfile, "--data-root", dir, "--exec-root", dir, "--host", "unix://"+dir+"/sock")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // it mounts its directory
 	out, err := cmd.CombinedOutput()
@@ -154,11 +154,12 @@ func TestPodmanReadsIt(t *testing.T) {
 	}
 }
 
-// systemd says nothing about what it reads: it warns, and ends with 0.
+// TestSystemdReadsIt expects no output: systemd warns of a fault, and exits
+// with 0.
 func TestSystemdReadsIt(t *testing.T) {
 	for name, units := range map[string][]string{
-		"systemd/default":   {agentService, agentSocket},
-		"systemd/odd-names": {agentService, agentSocket},
+		"agent/default":     {agentService, agentSocket},
+		"agent/odd-names":   {agentService, agentSocket},
 		"docker/flags-none": {"docker.service"},
 		"containerd/unit":   {"containerd.service"},
 	} {
@@ -175,7 +176,8 @@ func TestSystemdReadsIt(t *testing.T) {
 	}
 }
 
-// A name with whatever is in it reaches the program as it is.
+// TestWrapperArguments passes odd names through the wrapper, which may not
+// change them.
 func TestWrapperArguments(t *testing.T) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, `it's a $(touch x) "program" \ %n *`)

@@ -48,8 +48,9 @@ func dockerActive(ctx context.Context, r *host.Record) error {
 	return otherRuntimes(ctx, reaching, localDocker)
 }
 
-// otherRuntimes names containers with a runtime that does not reach a wrapper:
-// each keeps the one with which it was made. The words are the client's.
+// otherRuntimes returns an error that names the containers whose runtime
+// bypasses the wrappers: a container keeps the runtime with which it was made.
+// client is the command line of the client.
 func otherRuntimes(ctx context.Context, reaching []string, client ...string) error {
 	ids, err := ask(ctx, "docker", append(slices.Clone(client), "ps", "-aq")...)
 	if err != nil || strings.TrimSpace(ids) == "" {
@@ -57,7 +58,7 @@ func otherRuntimes(ctx context.Context, reaching []string, client ...string) err
 	}
 	out, err := ask(ctx, "docker", slices.Concat(client,
 		[]string{"container", "inspect", "--format", "{{.Name}} {{.HostConfig.Runtime}}"}, strings.Fields(ids))...)
-	if err != nil && !strings.Contains(err.Error(), "No such container") { // one may go meanwhile
+	if err != nil && !strings.Contains(err.Error(), "No such container") { // a container may go meanwhile
 		return err
 	}
 	var others []string
@@ -82,7 +83,7 @@ func otherRuntimes(ctx context.Context, reaching []string, client ...string) err
 	return fmt.Errorf("%s not pass through the wrapper: %s%s; make them again, or, for runc, run \"afalg-policy install containerd\" as well", what, strings.Join(others, ", "), more)
 }
 
-// podmanActive asks podman itself: it reads its configuration each time.
+// podmanActive asks podman itself, which reads its configuration at each run.
 func podmanActive(ctx context.Context, r *host.Record) error {
 	if r.Entry(path.Join(precreateHooks, "zz-afalg-policy-precreate.json")) != nil {
 		return nil
@@ -122,7 +123,7 @@ func containerdActive(ctx context.Context, r *host.Record) error {
 
 func crioActive(_ context.Context, r *host.Record) error { return current("crio", r, "") }
 
-func systemdActive(ctx context.Context, r *host.Record) error {
+func agentActive(ctx context.Context, r *host.Record) error {
 	for _, unit := range []string{agentSocket, agentService} {
 		state, err := ask(ctx, "systemctl", "is-active", unit)
 		if state = strings.TrimSpace(state); state != "" && state != "active" {
@@ -145,15 +146,15 @@ func systemdActive(ctx context.Context, r *host.Record) error {
 	return nil
 }
 
-// systemdProve asks whether somebody takes the notifications of a container.
-// That the agent answers them is watched by systemd: it proves that to itself.
-func systemdProve(ctx context.Context, _ string) error {
+// agentProbe asks whether the agent's socket takes notifications. systemd's
+// watchdog sees to it that the agent answers them.
+func agentProbe(ctx context.Context, _ string) error {
 	h, err := host.Open("/")
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	r, err := h.ReadRecord("systemd")
+	r, err := readRecord(h, agentName)
 	if err != nil {
 		return err
 	}

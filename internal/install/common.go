@@ -9,27 +9,31 @@ import (
 	"strings"
 
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
+	"github.com/afalg-policy/afalg-policy/internal/unit"
 )
 
 const (
 	libDir     = "/usr/local/lib/afalg-policy"
 	seccompDir = "/etc/afalg-policy/seccomp"
-	unitDir    = "/etc/systemd/system"
-	dropIn     = "zz-afalg-policy.conf" // the last to be read
+	unitDir    = unit.Dir
+	dropIn     = "zz-afalg-policy.conf" // sorts last, in directories other than systemd's
 )
 
-// shared are the flags of "hook" and of "runtime".
+// shared returns the flags that "hook" and "runtime" share.
 func (o *Options) shared(platform string) []string {
 	args := []string{"--platform", platform, "--policy", o.Policy, "--agent", o.Agent, "--on-agent-down", o.OnAgentDown}
+	if o.Socketcall != "" && o.Socketcall != socketcallDeny {
+		args = append(args, "--socketcall", o.Socketcall)
+	}
 	if o.DecisionLog != "" {
 		args = append(args, "--decision-log", o.DecisionLog)
 	}
 	return args
 }
 
-// wrapper is the script that stands in for a runtime. Its name is that of the
-// runtime: some callers find it by name in PATH. The arguments are passed to
-// the runtime before those of the caller.
+// wrapper is the script that stands in for a runtime. It has the runtime's
+// name, since some callers look in PATH for that. args go to the runtime before
+// those of the caller.
 func (o *Options) wrapper(platform, p, runtime string, args ...string) host.File {
 	words := append([]string{o.Program, "runtime"}, o.shared(platform)...)
 	words = append(words, "--runtime-path", runtime, "--")
@@ -41,22 +45,22 @@ func comment(platform string) string {
 	return fmt.Sprintf("# Written by \"afalg-policy install %s\"; \"afalg-policy uninstall %s\" takes it back.\n", platform, platform)
 }
 
-// pathDropIn has a service find the wrapper before the runtime.
-func pathDropIn(platform, unit, dir string) host.File {
-	return host.File{Path: path.Join(unitDir, unit+".d", dropIn), Mode: host.Plain,
+// pathDropIn makes a service find the wrapper before the runtime.
+func pathDropIn(platform, service, dir string) host.File {
+	return host.File{Path: path.Join(unitDir, unit.DropIn(service, unit.Runtime)), Mode: host.Plain,
 		Data: fmt.Appendf(nil, "%s[Service]\nEnvironment=PATH=%s:%s\n", comment(platform), dir, host.SystemPath)}
 }
 
 func profilePath(platform string) string { return path.Join(seccompDir, platform+".json") }
 
-// base is a seccomp profile that is to be hardened.
+// base is a seccomp profile to harden.
 type base struct {
-	path string
-	data []byte // nil for Docker's default
+	path string // or a description for people
+	data []byte // nil for Docker's pinned default
 }
 
-// firstBase is the first profile that is there, unless there is a --base. If it
-// must, the first of the places has one.
+// firstBase returns the profile of --base, or else the first one that exists.
+// With must, the first place has to exist.
 func (o *Options) firstBase(h *host.Host, must bool, places ...string) (base, error) {
 	if o.Base != nil {
 		return base{o.BasePath, o.Base}, nil
@@ -74,7 +78,7 @@ func (o *Options) firstBase(h *host.Host, must bool, places ...string) (base, er
 	return base{}, nil
 }
 
-// profile is a base, hardened, at a path.
+// profile returns the file for a hardened base.
 func (o *Options) profile(at string, b base) (host.File, error) {
 	data, err := o.Harden(b.data)
 	if err != nil {
@@ -83,8 +87,8 @@ func (o *Options) profile(at string, b base) (host.File, error) {
 	return host.File{Path: at, Mode: host.Plain, Data: data}, nil
 }
 
-// runtime is the runtime that a wrapper executes: the one of --runtime-path, or
-// the one that was configured, or the first of the names that is there.
+// runtime returns the runtime that a wrapper executes: the one of
+// --runtime-path, or the configured one, or the first of the names that exists.
 func (o *Options) runtime(h *host.Host, configured string, names ...string) (string, error) {
 	if o.RuntimePath != "" {
 		return o.RuntimePath, nil
@@ -111,11 +115,11 @@ func (o *Options) runtime(h *host.Host, configured string, names ...string) (str
 	return "", host.Unable("no runtime: %s was not found in %s; name it with --runtime-path", strings.Join(names, " or "), host.SystemPath)
 }
 
-// ours tells whether a runtime is a wrapper already. In front of itself it
-// would go round for ever.
+// ours reports whether a runtime is a wrapper already. A wrapper in front of
+// itself would loop for ever.
 func ours(p string) bool { return strings.HasPrefix(p, libDir+"/") }
 
-// inFile puts a file before an error that may begin with line:col.
+// inFile prefixes a file name to an error, which may begin with line:col.
 func inFile(shown string, err error) error {
 	if text := err.Error(); text != "" && text[0] >= '0' && text[0] <= '9' && strings.Contains(text, ": ") {
 		return fmt.Errorf("%s:%w", shown, err)
@@ -123,26 +127,26 @@ func inFile(shown string, err error) error {
 	return fmt.Errorf("%s: %w", shown, err)
 }
 
-// daemonFlag is a flag that a daemon is started with.
+// daemonFlag is a flag on the command line of a daemon.
 type daemonFlag struct {
 	name, value string
 	where       string // file:line
 }
 
-// unitDirs are where systemd looks for units.
+// unitDirs are the directories in which systemd looks for units.
 var unitDirs = []string{unitDir, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
 
 // daemonFlags looks for flags on the command line that units and their
-// environment files give a daemon: what is set there, a file cannot set, or
-// another file is read.
-func daemonFlags(h *host.Host, unit string, environment []string, names ...string) ([]daemonFlag, error) {
+// environment files give a daemon. A file cannot set what such a flag sets, or
+// the flag names another file to read.
+func daemonFlags(h *host.Host, service string, environment []string, names ...string) ([]daemonFlag, error) {
 	var found []daemonFlag
 	for _, dir := range unitDirs {
-		dropIns, err := h.List(path.Join(dir, unit+".d"), ".conf")
+		dropIns, err := h.List(path.Join(dir, service+".d"), ".conf")
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range append(dropIns, path.Join(dir, unit)) {
+		for _, p := range append(dropIns, path.Join(dir, service)) {
 			flags, err := flagsIn(h, p, "ExecStart=", names)
 			if err != nil {
 				return nil, err
@@ -160,7 +164,7 @@ func daemonFlags(h *host.Host, unit string, environment []string, names ...strin
 	return found, nil
 }
 
-// flagsIn looks through the settings of one file that begin with a prefix.
+// flagsIn looks for flags in the settings of one file that begin with a prefix.
 func flagsIn(h *host.Host, p, prefix string, names []string) ([]daemonFlag, error) {
 	if !h.Exists(p) {
 		return nil, nil

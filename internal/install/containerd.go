@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
@@ -23,18 +24,21 @@ const (
 
 func containerd() platform {
 	return platform{
-		name:     "containerd",
-		programs: []string{"containerd"},
-		configs:  []string{"/etc/containerd"},
-		files:    containerdFiles,
-		restart:  []string{"systemctl daemon-reload", "systemctl restart containerd"},
-		unit:     "containerd.service",
-		active:   containerdActive,
-		prove:    containerdProve,
+		name:       "containerd",
+		programs:   []string{"containerd"},
+		configs:    []string{"/etc/containerd"},
+		files:      containerdFiles,
+		starts:     true,
+		kubelet:    true,
+		unfiltered: bundleUnfiltered(containerdBundles, containerdContainer),
+		restart:    []string{"systemctl daemon-reload", "systemctl restart containerd"},
+		unit:       "containerd.service",
+		active:     containerdActive,
+		probe:      containerdProbe,
 	}
 }
 
-// criPlugin is the plugin that has the runtime handlers, by the version of the
+// criPlugin is the plugin with the runtime handlers, by the version of the
 // configuration: 2 from containerd 1.3 on, 3 from 2.0, 4 from 2.3.
 var criPlugin = map[int64]string{2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime", 4: "io.containerd.cri.v1.runtime"}
 
@@ -73,7 +77,7 @@ func containerdFiles(h *host.Host, o Options) (job, error) {
 		configured = configured || slices.ContainsFunc(found, func(h handler) bool { return h.name == "runc" })
 		f.handlers = found
 	}
-	if !configured { // containerd's own default, which a mention of its options alone would undo
+	if !configured { // containerd's own default, which the options alone would remove
 		main := configs[0]
 		main.handlers = append(main.handlers, handler{"runc", main.handler("runc"), table{}})
 	}
@@ -87,11 +91,14 @@ func containerdFiles(h *host.Host, o Options) (job, error) {
 	}
 	c.files = append(c.files, pathDropIn("containerd", "containerd.service", containerdWrappers))
 	c.files = append(c.files, c.edited...)
+	if o.Unconfined.Refused && slices.ContainsFunc(configs, (*containerdFile).servesPods) {
+		c.notes = append(c.notes, "with unconfined: refuse, privileged pods do not start, nor pods that name no profile unless the kubelet has seccompDefault: true")
+	}
 	c.notes = append(c.notes, "RuntimeDefault stays containerd's own profile; the wrapper hardens it, as any other")
 	return c.job, nil
 }
 
-// containerdCovers tells whether a runc that is found in PATH is the wrapper.
+// containerdCovers reports whether a runc found in PATH is the wrapper.
 func containerdCovers(h *host.Host) (bool, error) {
 	r, err := h.ReadRecord("containerd")
 	return !r.Interrupted() && r.Entry(path.Join(containerdWrappers, "runc")) != nil, err
@@ -100,7 +107,7 @@ func containerdCovers(h *host.Host) (bool, error) {
 const optPlugin = "io.containerd.internal.v1.opt"
 
 // optRunc refuses a runc that comes before the wrapper: containerd puts the
-// directory of that plugin first in the PATH of its shims.
+// directory of the opt plugin first in the PATH of its shims.
 func optRunc(h *host.Host, configs ...table) error {
 	var dirs []string
 	for _, t := range configs {
@@ -135,11 +142,17 @@ type handler struct {
 	tree table
 }
 
+// servesPods reports whether a file configures how pods are started.
+func (f *containerdFile) servesPods() bool {
+	cri := f.tree.table("plugins", criPlugin[f.version])
+	return cri.text("sandbox_image") != "" || len(cri.table("containerd")) > 0
+}
+
 func (f *containerdFile) handler(name string) []string {
 	return []string{"plugins", criPlugin[f.version], "containerd", "runtimes", name}
 }
 
-// readContainerd reads the configuration and what it imports, itself first.
+// readContainerd returns the configuration, followed by its imports.
 func readContainerd(h *host.Host) ([]*containerdFile, error) {
 	src, err := h.Config(containerdConfig)
 	if err != nil {
@@ -158,7 +171,7 @@ func readContainerd(h *host.Host) ([]*containerdFile, error) {
 			return err
 		}
 		if f.version == 0 && len(files) > 0 {
-			f.version = files[0].version // of who imports it
+			f.version = files[0].version // of the file that imports it
 		}
 		if criPlugin[f.version] == "" {
 			return fmt.Errorf(`%s: its version is %d (none set means 1), and only 2, 3 and 4 are known here; rewrite it as "version = 2", in which plugins have their full names, or start from the output of "containerd config default"`, h.Shown(p), f.version)
@@ -196,7 +209,7 @@ func parseContainerd(shown, p string, src []byte) (*containerdFile, error) {
 	return f, nil
 }
 
-// imports lists the files that are read besides.
+// imports lists the files that a file imports.
 func (f *containerdFile) imports(h *host.Host) ([]string, error) {
 	patterns, set := f.tree.texts("imports")
 	if !set && f.path == containerdConfig && f.version > 2 {
@@ -222,8 +235,8 @@ func (f *containerdFile) imports(h *host.Host) ([]string, error) {
 	return found, nil
 }
 
-// containerdVersion is the version of a configuration that is made anew: 3 from
-// containerd 2.0 on, which reads version 2 as well.
+// containerdVersion is the version for a new configuration: 3 from containerd
+// 2.0 on, which reads version 2 as well.
 func containerdVersion(h *host.Host) int {
 	if h.Dir != "/" { // the programs of an image are not run
 		return 2
@@ -245,17 +258,18 @@ func containerdVersion(h *host.Host) int {
 	return 2
 }
 
-// containerdJob gathers what is to be written.
+// containerdJob gathers the files to write.
 type containerdJob struct {
 	job
 	*host.Host
 	o        Options
 	wrappers map[string]string // path of the wrapper, by runtime
 	edited   []host.File
-	defaultr string // wrapper of handlers that name no program
+	defaultr string // wrapper of the handlers that name no program
 }
 
-// handlers lists those that a file configures. Of others it leaves a note.
+// handlers lists the handlers of runc's kind that a file configures, and notes
+// the others.
 func (c *containerdJob) handlers(f *containerdFile) ([]handler, error) {
 	cri := f.tree.table("plugins", criPlugin[f.version], "containerd")
 	var found []handler
@@ -268,7 +282,7 @@ func (c *containerdJob) handlers(f *containerdFile) ([]handler, error) {
 			c.notes = append(c.notes, fmt.Sprintf("containers of the handler %s (%s) do not pass through the wrapper, and no profile of ours holds there", name, kind))
 		}
 	}
-	// Tables of containerd 1 that count once they name a type.
+	// These tables of containerd 1 count once they name a type.
 	for _, old := range []string{"default_runtime", "untrusted_workload_runtime"} {
 		if t := cri.table(old); t.text("runtime_type") == shimV2 {
 			found = append(found, handler{old, []string{"plugins", criPlugin[f.version], "containerd", old}, t})
@@ -277,10 +291,10 @@ func (c *containerdJob) handlers(f *containerdFile) ([]handler, error) {
 	return found, nil
 }
 
-var handlerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+var handlerName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`) })
 
-// addDefault writes the wrapper of the runtime that handlers use unless they
-// name another. It is the one that PATH leads to.
+// addDefault writes the wrapper of the runtime that handlers use by default.
+// PATH leads to it.
 func (c *containerdJob) addDefault(configs []*containerdFile) error {
 	configured := ""
 	for _, f := range configs {
@@ -307,7 +321,8 @@ func (c *containerdJob) addDefault(configs []*containerdFile) error {
 	return nil
 }
 
-// wrapperOf is the wrapper for a handler, in front of what it names now.
+// wrapperOf returns the wrapper of a handler, in front of the program that the
+// handler names now.
 func (c *containerdJob) wrapperOf(f *containerdFile, h handler) (string, error) {
 	name := h.tree.table("options").text("BinaryName")
 	if w := c.wrappers[name]; w != "" {
@@ -316,11 +331,11 @@ func (c *containerdJob) wrapperOf(f *containerdFile, h handler) (string, error) 
 	if ours(name) {
 		return "", fmt.Errorf("%s: BinaryName of the handler %s is %q already; take it out", c.Shown(f.path), h.name, name)
 	}
-	if !handlerName.MatchString(h.name) {
+	if !handlerName().MatchString(h.name) {
 		return "", fmt.Errorf("%s: the handler %q has a name that cannot be a directory's; rename it", c.Shown(f.path), h.name)
 	}
 	mine := c.o
-	mine.RuntimePath = "" // it is for the default one
+	mine.RuntimePath = "" // it names the default runtime
 	real, err := mine.runtime(c.Host, name)
 	if err != nil {
 		return "", fmt.Errorf("%s: handler %s: %w", c.Shown(f.path), h.name, err)
@@ -354,9 +369,9 @@ func (c *containerdJob) edit(f *containerdFile) error {
 	return nil
 }
 
-// bypassed finds a handler of runc's kind that executes something else than a
-// wrapper, in what containerd prints as its configuration. One that names
-// nothing gets the wrapper by PATH.
+// bypassed finds a handler of runc's kind that executes anything but a wrapper.
+// dump is the configuration as containerd prints it. A handler without a
+// program gets the wrapper by PATH.
 func bypassed(dump table) (handler, program string) {
 	version, _ := dump["version"].(int64)
 	runtimes := dump.table("plugins", criPlugin[version], "containerd", "runtimes")

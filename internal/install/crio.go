@@ -15,22 +15,25 @@ const (
 	crioConf   = "/etc/crio/crio.conf"
 	crioDropIn = "/etc/crio/crio.conf.d/" + dropIn
 	crioName   = "afalg-policy" // of the runtime handler
-	// Not podman's hooks: CRI-O reads all files of a directory, and does not
-	// start where one names the stage precreate.
+	// CRI-O does not share podman's hooks: it reads each file of a directory,
+	// and does not start where one names the stage precreate.
 	crioHooks    = "/etc/crio/hooks.d"
 	crioWrappers = libDir + "/crio"
 )
 
 func crio() platform {
 	return platform{
-		name:     "crio",
-		programs: []string{"crio"},
-		configs:  []string{"/etc/crio"},
-		files:    crioFiles,
-		restart:  []string{"systemctl restart crio"},
-		unit:     "crio.service",
-		active:   crioActive,
-		prove:    crioProve,
+		name:       "crio",
+		programs:   []string{"crio"},
+		configs:    []string{"/etc/crio"},
+		files:      crioFiles,
+		starts:     true,
+		kubelet:    true,
+		unfiltered: bundleUnfiltered(crioBundles, crioContainer),
+		restart:    []string{"systemctl restart crio"},
+		unit:       "crio.service",
+		active:     crioActive,
+		probe:      crioProbe,
 	}
 }
 
@@ -72,7 +75,7 @@ func crioFiles(h *host.Host, o Options) (job, error) {
 	}, nil
 }
 
-// crioSettings are what the files of crio.conf.d(5) say together.
+// crioSettings are the settings of all files of crio.conf.d(5) together.
 type crioSettings struct {
 	runtime            string // default_runtime
 	profile, profileIn string
@@ -86,7 +89,7 @@ func readCrio(h *host.Host) (*crioSettings, error) {
 	return c, err
 }
 
-// add takes a further file. It returns a setting that would replace ours.
+// add merges a further file. It returns a setting that would replace ours.
 func (c *crioSettings) add(p string, t table) (sets string) {
 	if r := t.text("default_runtime"); r != "" {
 		c.runtime, sets = r, "default_runtime"
@@ -116,7 +119,7 @@ func (c *crioSettings) base(h *host.Host, o Options) (base, error) {
 	return o.firstBase(h, true, c.profile)
 }
 
-// front is the runtime of the handler that was the default.
+// front returns the runtime of the former default handler.
 func (c *crioSettings) front(h *host.Host, o Options) (string, error) {
 	t := c.runtimes[c.runtime]
 	if kind := t.text("runtime_type"); kind != "" && kind != "oci" {
@@ -131,7 +134,7 @@ func (c *crioSettings) front(h *host.Host, o Options) (string, error) {
 	return o.runtime(h, c.runtime, "crun", "runc")
 }
 
-// handler has the settings of the handler that was the default, but for its
+// handler returns the settings of the former default handler, with another
 // program.
 func (c *crioSettings) handler(wrapper string) []setting {
 	t := maps.Clone(c.runtimes[c.runtime])

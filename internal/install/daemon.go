@@ -16,20 +16,21 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
 )
 
-// daemonProcess is a daemon that runs.
+// daemonProcess is a running daemon.
 type daemonProcess struct {
 	pid     int
 	started time.Duration // since boot
 	path    string        // its PATH
 }
 
-// after tells whether it was started after a moment; within a tick it may be.
+// after reports whether the daemon was started after a moment, or in the same
+// tick.
 func (d daemonProcess) after(m host.Moment) bool {
 	return m.Boot != host.Now().Boot || d.started+time.Second/ticks > m.Uptime
 }
 
-// findDaemon looks for a process of that name, in this PID namespace: a daemon
-// inside a container is another one.
+// findDaemon finds a process by name in this PID namespace: a daemon inside a
+// container is another one.
 func findDaemon(name string) (daemonProcess, error) {
 	mine, err := os.Readlink("/proc/self/ns/pid")
 	if err != nil {
@@ -53,7 +54,8 @@ func findDaemon(name string) (daemonProcess, error) {
 	return daemonProcess{}, fmt.Errorf("%s does not run", name)
 }
 
-// ticks per second of /proc, the same on every machine that Go knows.
+// ticks is the number of ticks a second in /proc, the same on every machine
+// that Go knows.
 const ticks = 100
 
 func readDaemon(dir string) (daemonProcess, error) {
@@ -65,7 +67,7 @@ func readDaemon(dir string) (daemonProcess, error) {
 	if err != nil {
 		return daemonProcess{}, err
 	}
-	// The name, in parentheses, may have spaces. The start is field 22.
+	// The name, in parentheses, may contain spaces. The start is field 22.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 20 {
 		return daemonProcess{}, errors.New("/proc/PID/stat is short")
@@ -87,8 +89,8 @@ func readDaemon(dir string) (daemonProcess, error) {
 	return d, nil
 }
 
-// current tells why a daemon does not use what was installed; dir is to be the
-// first in its PATH.
+// current returns an error that says why a daemon does not use what is
+// installed. dir has to be the first directory in its PATH.
 func current(name string, r *host.Record, dir string) error {
 	d, err := findDaemon(name)
 	if err != nil {
@@ -98,13 +100,13 @@ func current(name string, r *host.Record, dir string) error {
 		return fmt.Errorf("%s, process %d, was started before: %w", name, d.pid, errStale)
 	}
 	if first, _, _ := strings.Cut(d.path, ":"); dir != "" && first != dir {
-		return fmt.Errorf("%s, process %d, was started without %s in front in its PATH, as the drop-in has it: who calls runc by its name does not reach the wrapper; %w", name, d.pid, dir, errStale)
+		return fmt.Errorf("%s, process %d, was started without %s in front in its PATH, as the drop-in has it: a program that calls runc by name bypasses the wrapper; %w", name, d.pid, dir, errStale)
 	}
 	return nil
 }
 
-// elsewhere are variables that lead a client to a daemon on another host, or to
-// another configuration.
+// elsewhere lists variables that lead a client to a daemon on another host, or
+// to another configuration.
 var elsewhere = []string{"DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINER_HOST", "CONTAINER_CONNECTION", "CONTAINERS_CONF", "CONTAINERS_CONF_OVERRIDE", "CONTAINERD_ADDRESS", "CONTAINERD_NAMESPACE"}
 
 // here is the environment for programs that are asked about this host.

@@ -3,6 +3,7 @@ package install
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,37 +13,59 @@ import (
 	"time"
 
 	"golang.org/x/tools/txtar"
+
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 )
 
-// runDocker starts a daemon of its own, with the runtimes afalg-policy and
-// other besides runc. It returns the client's words.
-func runDocker(t *testing.T) (client []string) {
+// runDocker starts a daemon with the runtimes afalg-policy and other besides
+// runc. It returns the command line of a client.
+func runDocker(t *testing.T, more ...string) (client []string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "docker") // its sockets have short paths
+	dir, err := os.MkdirTemp("/tmp", "docker") // socket paths have to be short
 	must(t, err)
 	var log bytes.Buffer
-	d := exec.Command("dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs",
+	d := exec.Command("dockerd", append(more, "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs",
 		"--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "--host", "unix://"+dir+"/sock",
-		"--add-runtime", dockerName+"=/usr/sbin/runc", "--add-runtime", "other=/usr/bin/crun")
+		"--add-runtime", dockerName+"=/usr/sbin/runc", "--add-runtime", "other=/usr/bin/crun")...)
 	d.Stdout, d.Stderr = &log, &log
 	d.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	must(t, d.Start())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = d.Wait() }()
 	t.Cleanup(func() {
-		must(t, d.Process.Signal(syscall.SIGTERM))
-		_ = d.Wait()
+		if err := d.Process.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
+			must(t, err)
+		}
+		<-ended
 		must(t, os.RemoveAll(dir))
 	})
 	client = []string{"--host", "unix://" + dir + "/sock"}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		if _, err := ask(t.Context(), "docker", append(client, "version")...); err == nil {
+	for {
+		_, err := ask(t.Context(), "docker", append(client, "version")...)
+		if err == nil {
 			return client
-		} else if time.Now().After(deadline) {
+		}
+		select {
+		case <-ended:
 			t.Fatalf("%v\n%s", err, log.String())
+		case <-time.After(100 * time.Millisecond): // it starts
 		}
 	}
 }
 
-// A container keeps the runtime with which it was made.
+// TestPermitsRings asks which profiles lose io_uring by hardening.
+func TestPermitsRings(t *testing.T) {
+	for version, want := range map[string]bool{"20.10.24": true, "24.0.9": true, "25.0.5": false, "29.7.2": false} {
+		base, _, err := profile.DockerOf(version)
+		must(t, err)
+		if permitsRings(base) != want {
+			t.Errorf("Docker %s: %v", version, !want)
+		}
+	}
+}
+
+// TestDockerOtherRuntimes shows that a container keeps the runtime with which
+// it was made.
 func TestDockerOtherRuntimes(t *testing.T) {
 	client := runDocker(t)
 	docker := func(args ...string) { t.Helper(); output(t, "docker", append(client, args...)...) }
@@ -98,8 +121,8 @@ func TestDockerContainerGone(t *testing.T) {
 	}
 }
 
-// What containerd does with containers of the runtime runc is told, until its
-// wrapper is there.
+// The notes name containerd's part in containers of the runtime runc until the
+// wrapper of containerd exists.
 func TestDockerBesideContainerd(t *testing.T) {
 	_, _, o := rootFor(t, &txtar.Archive{Comment: []byte("programs usr/sbin/dockerd usr/bin/containerd usr/sbin/runc\n")})
 	const note = `run "afalg-policy install containerd" as well`

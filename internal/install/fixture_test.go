@@ -1,6 +1,10 @@
 package install
 
-import "github.com/afalg-policy/afalg-policy/internal/install/host/hosttest"
+import (
+	"golang.org/x/tools/txtar"
+
+	"github.com/afalg-policy/afalg-policy/internal/testing/hosttest"
+)
 
 var (
 	must     = hosttest.Must
@@ -9,3 +13,5 @@ var (
 	equal    = hosttest.Equal
 	write    = hosttest.Write
 )
+
+func archiveOf(settings string) *txtar.Archive { return &txtar.Archive{Comment: []byte(settings)} }

@@ -1,9 +1,9 @@
-// Package install puts a policy into the configuration of container platforms,
-// and takes it back.
+// Package install puts a policy into the configuration of container platforms
+// and services, and removes it again.
 //
-// A platform is an entry of a table: how it is found on a host, and a function
-// that turns options into the files that it wants, by edits of what is there.
-// What is done with the files is the job of package host, which knows no
+// Each platform is an entry of a table: how to find it on a host, and a
+// function that turns options into the files that it wants, by edits of the
+// existing ones. Package host does the rest with these files, and knows no
 // platform.
 package install
 
@@ -21,10 +21,11 @@ type Result struct {
 	Changes   []Change
 	Notes     []string // what the installation does not reach, and why
 	Restart   []string // commands that make the platform read its files again
+	Kept      string   // what goes on as it was started: "containers", or "services"
 	Recovered bool     // an earlier run had been interrupted
 }
 
-// What callers tell apart, under the names of this package.
+// The types of package host that callers tell apart.
 type (
 	Change       = host.Change
 	ChangedError = host.ChangedError
@@ -32,29 +33,33 @@ type (
 	OptionError  = host.OptionError
 )
 
-// ErrBusy tells that another process is at it.
+// ErrBusy means that another process installs or uninstalls.
 var ErrBusy = host.ErrBusy
 
 // platform is one way in which containers reach a host.
 type platform struct {
 	name     string
-	programs []string // any of them in PATH, or
-	configs  []string // any of these directories, tell that it is here
+	programs []string // the platform is here if PATH has one of these,
+	configs  []string // or if one of these directories exists
 	files    func(*host.Host, Options) (job, error)
-	restart  []string                                        // commands that make it read its files again
-	removed  []string                                        // instead, after uninstall
-	unit     string                                          // of the daemon; none if there is no daemon
-	active   func(context.Context, *host.Record) error       // why what is installed is not in use
-	prove    func(ctx context.Context, program string) error // why a container is not known to be closed
+	starts   bool // it starts containers
+	kubelet  bool // a kubelet may have it start pods
+	// unfiltered lists the containers that run without a seccomp profile.
+	unfiltered func(context.Context) []string
+	restart    []string                                        // commands that make the platform read its files again
+	removed    []string                                        // the same after uninstall
+	unit       string                                          // of the daemon; empty if there is no daemon
+	active     func(context.Context, *host.Record) error       // returns why the platform does not use what is installed
+	probe      func(ctx context.Context, program string) error // returns why a container may not be closed
 }
 
-// platforms in the order in which they are shown. A table that is a variable
-// would be an initialization cycle.
+// platforms lists the platforms in the order in which they are shown. A
+// variable would be an initialization cycle.
 func platforms() []platform {
-	return []platform{docker(), podman(), containerd(), crio(), systemd()}
+	return []platform{docker(), podman(), containerd(), crio(), agent(), systemd()}
 }
 
-// Platforms lists their names.
+// Platforms returns the names of the platforms.
 func Platforms() []string {
 	var names []string
 	for _, p := range platforms() {
@@ -83,6 +88,13 @@ func (p platform) found(h *host.Host) bool {
 	})
 }
 
+func (p platform) kept() string {
+	if p.name == systemdName {
+		return "services"
+	}
+	return "containers"
+}
+
 func (p platform) afterRemoval() []string {
 	if p.removed != nil {
 		return p.removed
@@ -92,8 +104,9 @@ func (p platform) afterRemoval() []string {
 
 // job is what a platform wants.
 type job struct {
-	files []host.File // in the order in which they are put in place: what is referred to comes first
+	files []host.File // in the order in which they are put in place: a file that others refer to comes first
 	notes []string
+	stops []string // what would stop working, besides what runs in containers
 }
 
 // Install puts a platform's files in place.
@@ -114,7 +127,12 @@ func Install(name string, o Options) (*Result, error) {
 		}
 		defer unlock()
 	}
-	old, err := h.ReadRecord(name)
+	if !o.DryRun {
+		if err := renameRecord(h); err != nil {
+			return nil, err
+		}
+	}
+	old, err := readRecord(h, name)
 	if err != nil {
 		return nil, err
 	}
@@ -124,19 +142,33 @@ func Install(name string, o Options) (*Result, error) {
 	if err := o.check(h); err != nil {
 		return nil, err
 	}
+	if _, err := rebase(h, old); err != nil {
+		return nil, err
+	}
 	h.Before(old)
+	if p.kubelet {
+		if err := o.checkKubelet(h); err != nil {
+			return nil, err
+		}
+	}
 	j, err := p.files(h, o)
 	if err != nil {
 		return nil, err
+	}
+	if p.starts {
+		j.notes = append(j.notes, o.agentNotes(h)...)
 	}
 	c, err := h.Plan(old, j.files, host.NewRecord(name, o.Version, o.saved()))
 	if err != nil {
 		return nil, err
 	}
-	return finish(h, c, o.DryRun, &Result{Notes: j.notes, Restart: p.restart, Recovered: old.Interrupted()})
+	if stops := append(p.stops(context.Background(), h, o), j.stops...); o.Before != nil && stops != nil {
+		o.Before(stops)
+	}
+	return finish(h, c, o.DryRun, &Result{Notes: j.notes, Restart: p.restart, Kept: p.kept(), Recovered: old.Interrupted()})
 }
 
-// Uninstall restores what was there before Install.
+// Uninstall restores the files as they were before Install.
 func Uninstall(name, root string, dryRun bool) (*Result, error) {
 	p, err := platformOf(name)
 	if err != nil {
@@ -154,21 +186,30 @@ func Uninstall(name, root string, dryRun bool) (*Result, error) {
 		}
 		defer unlock()
 	}
-	old, err := h.ReadRecord(name)
+	if !dryRun {
+		if err := renameRecord(h); err != nil {
+			return nil, err
+		}
+	}
+	old, err := readRecord(h, name)
 	if err != nil {
 		return nil, err
 	}
 	if old == nil {
-		return nil, fmt.Errorf("%s is not installed: there is no %s", name, h.Shown(host.RecordPath(name)))
+		return nil, notInstalled(h, name)
+	}
+	notes, err := rebase(h, old)
+	if err != nil {
+		return nil, err
 	}
 	c, err := h.Plan(old, nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	return finish(h, c, dryRun, &Result{Restart: p.afterRemoval(), Recovered: old.Interrupted()})
+	return finish(h, c, dryRun, &Result{Notes: notes, Restart: p.afterRemoval(), Kept: p.kept(), Recovered: old.Interrupted()})
 }
 
-// finish carries a plan out, unless it is a dry run, and completes the result.
+// finish carries out a plan, unless it is a dry run, and completes the result.
 func finish(h *host.Host, c *host.Changes, dryRun bool, r *Result) (*Result, error) {
 	r.Changes = c.Show()
 	if h.Dir != "/" || len(r.Changes) == 0 {
@@ -178,6 +219,14 @@ func finish(h *host.Host, c *host.Changes, dryRun bool, r *Result) (*Result, err
 		return r, nil
 	}
 	return r, c.Apply()
+}
+
+func notInstalled(h *host.Host, name string) error {
+	hint := ""
+	if r, err := readRecord(h, agentName); name == systemdName && err == nil && r != nil {
+		hint = `; the agent, which earlier versions called so, goes by "afalg-policy uninstall agent"`
+	}
+	return fmt.Errorf("%s is not installed: there is no %s%s", name, h.Shown(host.RecordPath(name)), hint)
 }
 
 func notFound(h *host.Host, p platform) error {

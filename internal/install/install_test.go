@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+
+	"github.com/afalg-policy/afalg-policy/internal/install/host"
 )
 
 // dockerRoot is a root with Docker and a daemon.json.
@@ -34,7 +36,7 @@ func TestDryRun(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{
 		"new /etc/afalg-policy/seccomp/docker.json", "new /usr/local/lib/afalg-policy/docker/runc",
-		"new /etc/systemd/system/docker.service.d/zz-afalg-policy.conf", "changed /etc/docker/daemon.json",
+		"new /etc/systemd/system/docker.service.d/zz-afalg-policy-runtime.conf", "changed /etc/docker/daemon.json",
 	}, what); diff != "" {
 		t.Error(diff)
 	}
@@ -57,7 +59,7 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
-// With other options, all is computed from what was there at first.
+// Other options start from the files as they were at first.
 func TestOtherOptions(t *testing.T) {
 	o := dockerRoot(t)
 	before := snapshot(t, o.Root)
@@ -98,7 +100,7 @@ func TestPodmanModes(t *testing.T) {
 	equal(t, "uninstalled", before, snapshot(t, o.Root))
 }
 
-// All platforms on one host do not get into each other's way, in any order.
+// Platforms on one host can be installed and removed in any order.
 func TestAllPlatforms(t *testing.T) {
 	_, _, o := rootFor(t, &txtar.Archive{Comment: []byte(
 		"programs usr/sbin/dockerd usr/bin/podman usr/bin/containerd usr/bin/crio usr/bin/systemctl usr/sbin/runc usr/bin/crun\n")})
@@ -127,7 +129,7 @@ func TestAllPlatforms(t *testing.T) {
 func TestNames(t *testing.T) {
 	o := dockerRoot(t)
 	before := snapshot(t, o.Root)
-	if _, err := Install("dockr", o); errorText(err) != `platform "dockr": there is no such platform; there are docker, podman, containerd, crio, systemd` {
+	if _, err := Install("dockr", o); errorText(err) != `platform "dockr": there is no such platform; there are docker, podman, containerd, crio, agent, systemd` {
 		t.Errorf("%v", err)
 	}
 	if _, err := Uninstall("docker", o.Root, false); errorText(err) != "docker is not installed: there is no "+o.Root+"/var/lib/afalg-policy/installed/docker.json" {
@@ -140,7 +142,7 @@ func TestNames(t *testing.T) {
 	equal(t, "after mistakes", before, snapshot(t, filepath.Dir(o.Root)))
 }
 
-// A file that is as large as may be is edited; a larger one is refused.
+// The largest file allowed is edited; a larger one is refused.
 func TestHugeFile(t *testing.T) {
 	o := dockerRoot(t)
 	frame := `{"labels": [""]}`
@@ -155,7 +157,74 @@ func TestHugeFile(t *testing.T) {
 		t.Error("the file is another one after uninstall")
 	}
 	write(t, o.Root, "etc/docker/daemon.json", strings.Replace(frame, `""`, `"`+fill+fill[:2000]+`"`, 1), 0o644)
-	if _, err := Install("docker", o); errorText(err) != "read "+o.Root+"/etc/docker/daemon.json: larger than 16 MiB, the most that is read" {
+	if _, err := Install("docker", o); errorText(err) != "read "+o.Root+"/etc/docker/daemon.json: larger than 16384 KiB, the most that is read" {
 		t.Errorf("%v", err)
+	}
+}
+
+// Others' later additions to a file are in nobody's way, and stay.
+func TestLaterEdits(t *testing.T) {
+	for _, tt := range []struct{ platform, file, before, edit, into, want string }{
+		{"docker", daemonJSON, "{\n\t\"debug\": true\n}\n", "\"debug\": true,", "\"debug\": true,\n\t\"registry-mirrors\": [\"https://m\"],",
+			"{\n\t\"debug\": true,\n\t\"registry-mirrors\": [\"https://m\"]\n}\n"},
+		{"containerd", containerdConfig, "version = 2\n", "version = 2\n", "version = 2\n\n[metrics]\naddress = \"127.0.0.1:1338\"\n",
+			"version = 2\n\n[metrics]\naddress = \"127.0.0.1:1338\"\n"},
+		{"podman", containersDropIn, "", "[engine]\n", "[engine]\ncgroup_manager = \"cgroupfs\"\n",
+			"# Written by \"afalg-policy install podman\"; \"afalg-policy uninstall podman\" takes it back.\n\n[engine]\ncgroup_manager = \"cgroupfs\"\n"},
+	} {
+		t.Run(tt.platform, func(t *testing.T) {
+			a := &txtar.Archive{Comment: []byte("programs usr/sbin/dockerd usr/bin/podman usr/bin/containerd usr/sbin/runc usr/bin/crun\n")}
+			if tt.before != "" {
+				a.Files = []txtar.File{{Name: "before" + tt.file, Data: []byte(tt.before)}}
+			}
+			_, _, o := rootFor(t, a)
+			_, err := Install(tt.platform, o)
+			must(t, err)
+			installed := readText(t, o.Root+tt.file)
+			now := strings.Replace(installed, tt.edit, tt.into, 1)
+			if now == installed {
+				t.Fatalf("%q is not in\n%s", tt.edit, installed)
+			}
+			must(t, os.WriteFile(o.Root+tt.file, []byte(now), 0o644))
+			answer(t, o.Root, tt.platform, Yes)
+			must(t, os.Chmod(o.Root+tt.file, 0o666)) // others can take the keys out
+			answer(t, o.Root, tt.platform, Changed)
+			must(t, os.Chmod(o.Root+tt.file, 0o644))
+
+			// The same options, or others, change nothing of it.
+			o.OnAgentDown = "deny"
+			_, err = Install(tt.platform, o)
+			must(t, err)
+			answer(t, o.Root, tt.platform, Yes)
+			_, err = Uninstall(tt.platform, o.Root, false)
+			must(t, err)
+			if diff := cmp.Diff(tt.want, readText(t, o.Root+tt.file)); diff != "" {
+				t.Error(diff)
+			}
+			for _, p := range []string{libDir, seccompDir, host.RecordPath(tt.platform)} {
+				if _, err := os.Lstat(o.Root + p); err == nil {
+					t.Errorf("%s is left", p)
+				}
+			}
+		})
+	}
+}
+
+func readText(t *testing.T, p string) string {
+	t.Helper()
+	text, err := os.ReadFile(p)
+	must(t, err)
+	return string(text)
+}
+
+func answer(t *testing.T, root, platform string, want Answer) {
+	t.Helper()
+	h, err := host.Open(root)
+	must(t, err)
+	defer h.Close()
+	r, err := h.ReadRecord(platform)
+	must(t, err)
+	if got, err := installed(h, r); err != nil || got != want {
+		t.Errorf("%s, %v; want %s", got, err, want)
 	}
 }

@@ -8,26 +8,43 @@ import (
 
 // Options say what to install.
 type Options struct {
-	Root        string // directory below which is read and written; "/" on the host itself
+	Root        string // directory below which files are read and written; "/" on the host itself
 	DryRun      bool   // change nothing, and lock nothing
 	Policy      string // absolute path, or builtin:NAME
 	Program     string // absolute path of afalg-policy
-	RuntimePath string // the runtime that the wrapper executes; found out if empty
+	RuntimePath string // the runtime that the wrapper executes; looked up if empty
 	Agent       string // socket of the agent
 	OnAgentDown string // "refuse" or "deny"
+	Socketcall  string // "deny", "keep" or "broker"; empty is "deny"
 	DecisionLog string // absolute path; none if empty
 	Precreate   bool   // podman: harden by the precreate hook instead of the wrapper
 	BasePath    string // seccomp profile to harden instead of the platform's own
 	Base        []byte // its content
 	Version     string // of the program, for the record
 
-	// Harden closes a seccomp profile in the format of Docker; nil stands for
-	// Docker's default one.
+	Needs      Needs // of the policy
+	Unconfined Unconfined
+
+	// Grants, Accept and Except are those of "generate systemd", for the
+	// record.
+	Grants, Accept, Except []string
+	// Show is systemctl's output about units, as package unit reads it.
+	Show []byte
+	// DropIns makes the drop-ins of all services, by path below
+	// /etc/systemd/system. gone lists drop-ins of an earlier installation,
+	// which exist now and will not exist then.
+	DropIns func(gone []string) (map[string][]byte, error)
+	// Before gets what would stop working, before anything is changed; it may
+	// be nil.
+	Before func(stops []string)
+
+	// Harden closes a seccomp profile in Docker's format; nil stands for
+	// Docker's default profile.
 	Harden func(base []byte) ([]byte, error)
 }
 
-// check refuses options that would make the whole only as strong as a file
-// that others can write.
+// check refuses options that would make the whole only as strong as a file that
+// others can write.
 func (o *Options) check(h *host.Host) error {
 	for _, f := range []struct{ flag, path string }{
 		{"--policy", o.Policy}, {"--program", o.Program}, {"--runtime-path", o.RuntimePath},
@@ -54,14 +71,22 @@ func (o *Options) check(h *host.Host) error {
 	return nil
 }
 
+// Ways to treat socketcall.
+const (
+	socketcallDeny   = "deny"
+	socketcallBroker = "broker"
+	socketcallKeep   = "keep"
+)
+
 func builtin(policy string) bool { return strings.HasPrefix(policy, "builtin:") }
 
-// saved are the options as the record keeps them, for people.
+// saved returns the options as the record keeps them, for people.
 func (o *Options) saved() map[string]string {
 	m := map[string]string{}
 	for name, value := range map[string]string{
 		"policy": o.Policy, "program": o.Program, "runtime-path": o.RuntimePath, "agent": o.Agent,
-		"on-agent-down": o.OnAgentDown, "decision-log": o.DecisionLog, "base": o.BasePath,
+		"on-agent-down": o.OnAgentDown, "socketcall": o.Socketcall, "decision-log": o.DecisionLog, "base": o.BasePath,
+		"grant": strings.Join(o.Grants, ","), "accept": strings.Join(o.Accept, ","), "except": strings.Join(o.Except, ","),
 	} {
 		if value != "" {
 			m[name] = value
@@ -70,7 +95,7 @@ func (o *Options) saved() map[string]string {
 	return m
 }
 
-// Trusted returns where a file below a root lies, if no other than root can
+// Trusted returns the real path of a file below a root, if nobody but root can
 // change or replace it.
 func Trusted(root, flag, p string) (string, error) {
 	if err := host.CheckPath(flag, p); err != nil {

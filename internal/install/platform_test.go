@@ -16,15 +16,15 @@ import (
 
 var update = flag.Bool("update", false, "rewrite what the files in testdata expect")
 
-// TestPlatforms installs on the roots in testdata, compares what was written,
-// and takes it back. The first lines of a file are settings:
+// TestPlatforms installs on the roots in testdata, compares the written files,
+// and uninstalls. The first lines of a file are settings:
 //
 //	platform docker
 //	programs usr/sbin/dockerd usr/sbin/runc
 //	policy builtin:fips
 //
-// Below before/ is what there is; below after/ what is new or changed, with its
-// mode unless it is 0644; then the notes, or the error.
+// Files below before/ exist; those below after/ are new or changed, with their
+// modes unless 0644. The notes follow, or the error.
 func TestPlatforms(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*/*.txtar")
 	must(t, err)
@@ -66,7 +66,7 @@ func testPlatform(t *testing.T, p string) {
 	}
 }
 
-// again installs the same once more, in earnest and as a dry run.
+// again repeats an installation, in earnest and as a dry run.
 func again(t *testing.T, name string, o Options) {
 	t.Helper()
 	before := snapshot(t, o.Root)
@@ -80,7 +80,7 @@ func again(t *testing.T, name string, o Options) {
 	}
 }
 
-// kindOf is the exit status that an error leads to.
+// kindOf returns the name of the exit status that an error leads to.
 func kindOf(err error) string {
 	var unable *HostError
 	var option *OptionError
@@ -112,6 +112,7 @@ func rootFor(t *testing.T, a *txtar.Archive) (dir, platform string, o Options) {
 	o = Options{
 		Root: dir, Policy: "builtin:fips", Program: "/usr/local/bin/afalg-policy", Agent: "/run/afalg-policy/agent.sock",
 		OnAgentDown: "refuse", DecisionLog: "/var/log/afalg-policy/containers.json", Version: "test", Harden: pretend,
+		Show: []byte("Id=a.service\nRestrictAddressFamilies=~\n"), DropIns: pretendDropIns, Before: func(stops []string) { t.Errorf("stops in an image: %s", stops) },
 	}
 	write(t, dir, "usr/local/bin/afalg-policy", "", 0o755)
 	for _, f := range given(a) {
@@ -157,6 +158,12 @@ func rootFor(t *testing.T, a *txtar.Archive) (dir, platform string, o Options) {
 			o.RuntimePath = value
 		case "base":
 			o.BasePath, o.Base = value, []byte("the profile of --base")
+		case "gives":
+			o.Needs = Needs{strings.Contains(value, "rules"), strings.Contains(value, "sockets")}
+		case "unconfined":
+			o.Unconfined = Unconfined{Refused: value != "harden", Said: value != "silent"}
+		case "socketcall":
+			o.Socketcall = value
 		case "precreate":
 			o.Precreate = true
 		default:
@@ -166,9 +173,9 @@ func rootFor(t *testing.T, a *txtar.Archive) (dir, platform string, o Options) {
 	return dir, platform, o
 }
 
-// pretend stands for what makes profiles, which has tests of its own.
+// pretend stands for the making of profiles, which has tests of its own.
 func pretend(base []byte) ([]byte, error) {
-	if base == nil {
+	if base == nil || strings.Contains(string(base), `"archMap"`) {
 		base = []byte("Docker's default\n")
 	}
 	if strings.HasPrefix(string(base), "broken") {
@@ -177,7 +184,16 @@ func pretend(base []byte) ([]byte, error) {
 	return append([]byte("hardened "), base...), nil
 }
 
-// written lists the files that are new or changed, but for the record.
+// pretendDropIns stands for package gen.
+func pretendDropIns([]string) (map[string][]byte, error) {
+	return map[string][]byte{
+		"service.d/zz-afalg-policy.conf":                    []byte("# closed\n\n[Service]\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_UNIX AF_INET\n"),
+		"iwd.service.d/zz-afalg-policy.conf":                []byte("# granted\n\n[Service]\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_UNIX AF_ALG\n"),
+		"afalg-policy-agent.service.d/zz-afalg-policy.conf": []byte("# left alone\n"),
+	}, nil
+}
+
+// written lists the files that are new or changed, without the record.
 func written(t *testing.T, before, after map[string]string) []txtar.File {
 	t.Helper()
 	var files []txtar.File
@@ -204,8 +220,8 @@ func written(t *testing.T, before, after map[string]string) []txtar.File {
 	return files
 }
 
-// programsOf are separated by spaces, unless the first is of /usr/local/bin:
-// that one may have any name.
+// programsOf splits a list at its spaces. A list that begins with usr/local/bin
+// is one program, whose name may contain them.
 func programsOf(value string) []string {
 	if strings.HasPrefix(value, "usr/local/bin/") {
 		return []string{value}

@@ -17,12 +17,12 @@ import (
 
 const (
 	containersDropIn = "/etc/containers/containers.conf.d/" + dropIn
-	// What libpod and buildah read, the first before the second.
+	// libpod and buildah read the first before the second.
 	containersSeccomp = "/etc/containers/seccomp.json"
 	sharedSeccomp     = "/usr/share/containers/seccomp.json"
 	podmanHooks       = "/etc/containers/oci/hooks.d"
-	// buildah reads podmanHooks in builds too, and stops at a stage that it does
-	// not know, as precreate. It does not read hooks_dir.
+	// buildah reads podmanHooks in builds too, and stops at an unknown stage,
+	// such as precreate. It does not read hooks_dir.
 	precreateHooks = "/etc/afalg-policy/hooks.d"
 	defaultHooks   = "/usr/share/containers/oci/hooks.d"
 	podmanWrappers = libDir + "/podman"
@@ -31,11 +31,13 @@ const (
 // /etc/containers is no sign of podman: buildah, skopeo and CRI-O have it too.
 func podman() platform {
 	return platform{
-		name:     "podman",
-		programs: []string{"podman"},
-		files:    podmanFiles,
-		active:   podmanActive,
-		prove:    podmanProve,
+		name:       "podman",
+		programs:   []string{"podman"},
+		files:      podmanFiles,
+		starts:     true,
+		unfiltered: clientUnfiltered("podman"),
+		active:     podmanActive,
+		probe:      podmanProbe,
 	}
 }
 
@@ -75,7 +77,7 @@ func podmanFiles(h *host.Host, o Options) (job, error) {
 	}
 	return job{
 		files: append(files, host.File{Path: containersDropIn, Mode: host.Plain, Data: data}),
-		notes: []string{"users may name another profile, other hooks or another runtime for their own containers, in ~/.config/containers or on the command line"},
+		notes: append(conf.others(), "users may name another profile, other hooks or another runtime for their own containers, in ~/.config/containers or on the command line"),
 	}, nil
 }
 
@@ -86,7 +88,7 @@ func withDir(dirs []string, dir string) []string {
 	return append(slices.Clone(dirs), dir)
 }
 
-// hook is a file of an OCI hook directory (oci-hooks(5)).
+// hook returns a file of an OCI hook directory (oci-hooks(5)).
 func (o *Options) hook(platform, dir, stage string) (host.File, error) {
 	timeout := 30 // s; after that the container does not start
 	h := map[string]any{
@@ -100,27 +102,32 @@ func (o *Options) hook(platform, dir, stage string) (host.File, error) {
 	return host.File{Path: path.Join(dir, "zz-afalg-policy-"+stage+".json"), Mode: host.Plain, Data: append(data, '\n')}, err
 }
 
-// containersConf is what the files of containers.conf(5) say together.
+// containersConf are the settings of all files of containers.conf(5) together.
 type containersConf struct {
 	profile, profileIn string // seccomp_profile, and the file that sets it
 	hooks              []string
 	runtime            string
 	runtimes           map[string][]string
+	twice              error // a key that appears twice, in different cases
 }
 
 func readContainersConf(h *host.Host) (*containersConf, error) {
 	c := &containersConf{hooks: []string{defaultHooks}, runtimes: map[string][]string{}}
 	err := readLayers(h, []string{"/usr/share/containers/containers.conf", "/etc/containers/containers.conf"}, containersDropIn, ".conf", true, c.add)
-	return c, err
+	return c, errors.Join(err, c.twice)
 }
 
-// add takes a further file, whose settings replace earlier ones. It returns a
+// add merges a further file, whose settings replace earlier ones. It returns a
 // setting that would replace ours.
 func (c *containersConf) add(p string, t table) (sets string) {
+	t, err := fold(t, "containers", "engine")
+	if err != nil && c.twice == nil {
+		c.twice = fmt.Errorf("%s: %w", p, err)
+	}
 	engine := t.table("engine")
 	if profile, set := t.table("containers")["seccomp_profile"].(string); set {
 		c.profile, c.profileIn = profile, p
-		if profile != "" { // else it takes back what was set
+		if profile != "" { // otherwise it clears the setting
 			sets = "seccomp_profile"
 		}
 	}
@@ -142,7 +149,50 @@ func (c *containersConf) add(p string, t table) (sets string) {
 	return sets
 }
 
-// appends finds the {append=true} of a list that adds to the one before.
+// fold returns the keys of a file, and of these tables in it, in lower case:
+// podman ignores their case. Names of runtimes keep theirs.
+func fold(t table, tables ...string) (table, error) {
+	folded, err := lower(t)
+	for _, name := range tables {
+		below := folded.table(name)
+		if below == nil {
+			continue
+		}
+		inner, err2 := lower(below)
+		folded[name], err = map[string]any(inner), cmp.Or(err, err2)
+	}
+	return folded, err
+}
+
+func lower(t table) (table, error) {
+	folded := table{}
+	var err error
+	for key, value := range t {
+		name := strings.ToLower(key)
+		if _, twice := folded[name]; twice {
+			err = fmt.Errorf("the key %q stands there twice, in different cases, and podman may take either: remove one", name)
+		}
+		folded[name] = value
+	}
+	return folded, err
+}
+
+// others lists the runtimes that stay as they are.
+func (c *containersConf) others() []string {
+	var others []string
+	for name, paths := range c.runtimes {
+		if name != "crun" && name != "runc" && name != c.runtime && len(paths) > 0 {
+			others = append(others, name)
+		}
+	}
+	if others == nil {
+		return nil
+	}
+	slices.Sort(others)
+	return []string{fmt.Sprintf("containers started with --runtime %s do not pass through the wrapper: the profile and the hook hold there, and no grant", strings.Join(others, " or "))}
+}
+
+// appends reports whether a list has {append=true}, and adds to the one before.
 func appends(list any) bool {
 	values, _ := list.([]any)
 	return slices.ContainsFunc(values, func(v any) bool {
@@ -151,10 +201,10 @@ func appends(list any) bool {
 	})
 }
 
-// profiles are the default one, hardened, and the one that a setting has podman
-// run read instead. Podman builds read the default one in any case. No setting
-// is made where there is none: it would hold for privileged containers too, and
-// the policy would not be asked about them.
+// profiles returns the hardened default profile, and the one that a setting
+// makes podman run read instead. Podman builds read the default one in any
+// case. There is no setting where there was none: it would hold for privileged
+// containers too, and the policy would not be asked about them.
 func (c *containersConf) profiles(h *host.Host, o Options) ([]host.File, []setting, error) {
 	if c.profile == "unconfined" && o.Base == nil {
 		return nil, nil, fmt.Errorf("%s sets seccomp_profile to %q, and %s would set it to %q; take the setting out, or name a profile to harden with --base FILE", h.Shown(c.profileIn), c.profile, containersDropIn, profilePath("podman"))
@@ -174,9 +224,9 @@ func (c *containersConf) profiles(h *host.Host, o Options) ([]host.File, []setti
 	return []host.File{common, named}, []setting{{[]string{"containers", "seccomp_profile"}, named.Path}}, err
 }
 
-// wrappers stand in for the runtimes, under their own names: so containers that
-// were made before pass through them when they are started again, and so does
-// who asks for a runtime by its name.
+// wrappers returns the wrappers of the runtimes, under the runtimes' names.
+// Containers made earlier then pass through them at the next start, and so does
+// a caller who asks for a runtime by name.
 func (c *containersConf) wrappers(h *host.Host, o Options) ([]host.File, []setting, error) {
 	first := cmp.Or(c.runtime, "crun")
 	names := []string{first}
@@ -190,7 +240,7 @@ func (c *containersConf) wrappers(h *host.Host, o Options) ([]host.File, []setti
 	for _, name := range names {
 		mine := o
 		if name != first {
-			mine.RuntimePath = "" // it is for the default one
+			mine.RuntimePath = "" // it names the default runtime
 		}
 		real, err := c.find(h, mine, name)
 		var missing *HostError
@@ -217,7 +267,7 @@ func (c *containersConf) wrappers(h *host.Host, o Options) ([]host.File, []setti
 	return files, settings, nil
 }
 
-// find is the first path of a runtime's list that is there.
+// find returns the first existing path of a runtime's list.
 func (c *containersConf) find(h *host.Host, o Options, name string) (string, error) {
 	if !path.IsAbs(name) && strings.ContainsRune(name, '/') {
 		return "", fmt.Errorf("engine.runtime is %q, neither a name nor an absolute path; correct it", name)

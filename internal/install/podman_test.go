@@ -11,12 +11,12 @@ import (
 	"golang.org/x/tools/txtar"
 )
 
-// Here the files are in force for the real podman, crun and runc: those of the
-// root lie over those of this host. The program is a script that does as the
-// wrapper and the hooks do, but changes no spec, so that only the default
-// profile closes anything.
+// These tests have the real podman, crun and runc use the files: the files of
+// the root lie over those of this host. The program is a script that acts as
+// wrapper and hooks, but changes no spec, so that only the default profile
+// closes anything.
 
-// noMkdir stands for a hardened profile: it shows in what a container may do.
+// noMkdir stands for a hardened profile: a container notices it.
 const noMkdir = `{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}`
 
 const podmanProgram = `#!/bin/sh
@@ -61,8 +61,8 @@ func newPodmanHost(t *testing.T, settings string, before ...txtar.File) *podmanH
 	return &podmanHost{dir, storage, filepath.Join(dir, "calls")}
 }
 
-// podman runs with those arguments; it returns the output, what was called, and
-// whether it succeeded.
+// podman runs with those arguments. It returns the output, the calls of the
+// program, and whether it succeeded.
 func (h *podmanHost) podman(t *testing.T, args ...string) (text, calls string, ok bool) {
 	t.Helper()
 	must(t, os.WriteFile(h.calls, nil, 0o644))
@@ -97,9 +97,9 @@ func (h *podmanHost) build(t *testing.T, command string, flags ...string) (text,
 	return h.podman(t, append(append(args, flags...), h.dir+"/build")...)
 }
 
-// The hardened profile is the default of run, of build, and of a build that
-// executes no runtime. Of a privileged container the policy decides: podman
-// gives it no profile, unless an administrator set one.
+// Run, build, and a build without a runtime use the hardened profile by
+// default. The policy decides about a privileged container: podman gives it no
+// profile, unless an administrator set one.
 func TestPodmanReadsProfile(t *testing.T) {
 	set := txtar.File{Name: "before/etc/containers/containers.conf", Data: []byte("[containers]\nseccomp_profile = \"/etc/containers/own.json\"\n")}
 	own := txtar.File{Name: "before/etc/containers/own.json", Data: []byte("{}")}
@@ -138,8 +138,8 @@ func TestPodmanReadsProfile(t *testing.T) {
 	}
 }
 
-// With a precreate hook podman builds as before: buildah, which knows no such
-// stage, does not see it.
+// With a precreate hook podman builds as before: buildah does not know the
+// stage, and does not see the hook.
 func TestPodmanPrecreate(t *testing.T) {
 	h := newPodmanHost(t, "precreate")
 	if text, calls, ok := h.run(t, "true"); !ok || calls != "hook precreate\nhook createRuntime\n" {

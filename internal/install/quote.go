@@ -3,17 +3,18 @@ package install
 import (
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
 )
 
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9@%+=:,./_-]+$`)
+var plainWord = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9@%+=:,./_-]+$`) })
 
-// shellWords writes arguments as sh reads them.
+// shellWords quotes arguments for sh.
 func shellWords(args []string) string {
 	var words []string
 	for _, a := range args {
-		if !plainWord.MatchString(a) {
+		if !plainWord().MatchString(a) {
 			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
 		}
 		words = append(words, a)
@@ -21,11 +22,11 @@ func shellWords(args []string) string {
 	return strings.Join(words, " ")
 }
 
-var plainUnitWord = regexp.MustCompile(`^[A-Za-z0-9@+=:,./_-]+$`)
+var plainUnitWord = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9@+=:,./_-]+$`) })
 
-// execStart writes a command as systemd reads it in ExecStart=: escapes as in
-// C, "%%" for a per cent. "$$" stands for a dollar in the arguments alone, and
-// the program may have no quotes and no backslashes (systemd.service(5)).
+// execStart quotes a command for systemd's ExecStart=: escapes as in C, "%%"
+// for a per cent sign. "$$" stands for a dollar in the arguments alone, and the
+// program may contain no quotes and no backslashes (systemd.service(5)).
 func execStart(program string, args ...string) (string, error) {
 	if strings.ContainsAny(program, `"'\`) {
 		return "", host.Usage("--program %s: systemd takes no program with quotes or backslashes in its name", program)
@@ -38,7 +39,7 @@ func execStart(program string, args ...string) (string, error) {
 }
 
 func quoteUnit(word string, escapes ...string) string {
-	if plainUnitWord.MatchString(word) {
+	if plainUnitWord().MatchString(word) {
 		return word
 	}
 	return `"` + strings.NewReplacer(escapes...).Replace(word) + `"`

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What is quoted comes out of a shell as it went in.
+// FuzzShellWords shows that a quoted text comes out of a shell as it went in.
 func FuzzShellWords(f *testing.F) {
 	for _, seed := range []string{"", "a", "a b", "it's", "'", "''", `\`, `"$HOME"`, "`id`", "$(id)", "-n", "~", "*", "a\\'b", "!!", "{a,b}", "é\xff", "a=b", "#x", "x\ny"} {
 		f.Add(seed, "end")

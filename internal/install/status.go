@@ -11,42 +11,59 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
 )
 
-// Answer is yes, or what is the matter.
+// Answer is yes, or what is wrong.
 type Answer string
 
 const (
 	Yes         Answer = "yes"
 	No          Answer = "no"
-	Changed     Answer = "changed"     // a file is not as it was installed
+	Changed     Answer = "changed"     // a file differs from what was installed
 	Interrupted Answer = "interrupted" // an install or uninstall did not end
 	NotAsked    Answer = "not asked"
+	NotNeeded   Answer = "not needed"
 )
 
 // Status is how far a platform is under the policy. Its JSON names are stable.
 type Status struct {
 	Platform  string   `json:"platform"`
+	Policy    Answer   `json:"policy"` // whether the policy in force can be read now
 	Installed Answer   `json:"installed"`
-	Active    Answer   `json:"active"`            // whether what runs uses what is installed
-	Proved    Answer   `json:"proved"`            // whether a container that was started now is closed
+	Active    Answer   `json:"active"`            // whether running programs use what is installed
+	Agent     Answer   `json:"agent"`             // whether containers with grants find the agent
+	Probed    Answer   `json:"probed"`            // whether a container started now is closed
 	Restart   []string `json:"restart,omitempty"` // units that have to be restarted
-	Reasons   []string `json:"reasons,omitempty"` // for each answer that is not yes
+	Reasons   []string `json:"reasons,omitempty"` // for each answer other than yes
+	// Remark replaces the reasons for a platform that is here, was never
+	// installed, and was not asked for: nobody misses it.
+	Remark string `json:"remark,omitempty"`
 }
 
-// OK tells whether nothing is missing. What was not asked for is not missed.
+// OK reports whether nothing is missing. An answer that was not asked for is
+// not missing.
 func (s Status) OK() bool {
-	return s.Installed == Yes && s.Active == Yes && (s.Proved == Yes || s.Proved == NotAsked)
+	return s.Policy == Yes && s.Installed == Yes && s.Active == Yes &&
+		(s.Agent == Yes || s.Agent == NotNeeded) && (s.Probed == Yes || s.Probed == NotAsked)
+}
+
+// Good reports whether something is installed, and nothing is missing of that
+// or of what was asked for.
+func Good(all []Status) bool {
+	missed := func(s Status) bool { return !s.OK() && s.Remark == "" }
+	return slices.ContainsFunc(all, Status.OK) && !slices.ContainsFunc(all, missed)
 }
 
 // StatusOptions say how to look.
 type StatusOptions struct {
 	Platforms []string // all that are found if empty
-	Prove     bool     // start a container on each
-	Program   string   // afalg-policy, which is run in it
+	Probe     bool     // start a container on each
+	Program   string   // afalg-policy, which runs in it
+	// Policy reads a policy as the wrapper does.
+	Policy func(name string) (Needs, error)
 }
 
 const (
-	askTime   = time.Minute // a busy host is slow to answer
-	proveTime = 2 * time.Minute
+	askTime   = 3 * time.Minute // a busy host is slow to answer
+	probeTime = 2 * time.Minute
 )
 
 // Check looks at the platforms of this host.
@@ -67,7 +84,7 @@ func Check(ctx context.Context, o StatusOptions) ([]Status, error) {
 		if len(o.Platforms) > 0 && !named {
 			continue
 		}
-		r, err := h.ReadRecord(p.name)
+		r, err := readRecord(h, p.name)
 		if err != nil {
 			return nil, err
 		}
@@ -81,14 +98,20 @@ func Check(ctx context.Context, o StatusOptions) ([]Status, error) {
 		if err != nil {
 			return nil, err
 		}
+		if r == nil && !named {
+			s.Remark, s.Reasons = strings.Join(s.Reasons, "; "), nil
+		}
 		all = append(all, s)
 	}
 	return all, nil
 }
 
 func (p platform) status(ctx context.Context, h *host.Host, r *host.Record, o StatusOptions) (Status, error) {
-	s := Status{Platform: p.name, Active: No, Proved: NotAsked}
-	var err error
+	s := Status{Platform: p.name, Policy: NotAsked, Active: No, Agent: NotNeeded, Probed: NotAsked}
+	needs, err := s.readPolicy(r, o)
+	if err != nil {
+		return s, err
+	}
 	if s.Installed, err = installed(h, r); err != nil {
 		return s, err
 	}
@@ -107,23 +130,50 @@ func (p platform) status(ctx context.Context, h *host.Host, r *host.Record, o St
 		if err := p.active(ask, r); err != nil {
 			s.Active = No
 			s.Reasons = append(s.Reasons, "not active: "+err.Error())
-			if errors.Is(err, errStale) {
+			var stale *staleError
+			switch {
+			case errors.As(err, &stale):
+				s.Restart = stale.units
+			case errors.Is(err, errStale):
 				s.Restart = []string{p.unit}
 			}
 		}
 	}
-	if o.Prove && r == nil {
-		s.Proved = No
-	} else if o.Prove {
-		s.Proved = Yes
-		ask, cancel := context.WithTimeout(ctx, proveTime)
+	if r != nil && p.starts && (needs.Rules || needs.Sockets || r.Options["socketcall"] == socketcallBroker) {
+		s.Agent = Yes
+		ask, cancel := context.WithTimeout(ctx, askTime)
 		defer cancel()
-		if err := p.prove(ask, o.Program); err != nil {
-			s.Proved = No
-			s.Reasons = append(s.Reasons, "not proved: "+err.Error())
+		if err := askAgent(ask, r); err != nil {
+			s.Agent = No
+			s.Reasons = append(s.Reasons, "containers that are granted something do not start: "+err.Error())
+		}
+	}
+	if o.Probe && r == nil {
+		s.Probed = No
+	} else if o.Probe {
+		s.Probed = Yes
+		ask, cancel := context.WithTimeout(ctx, probeTime)
+		defer cancel()
+		if err := p.probe(ask, o.Program); err != nil {
+			s.Probed = No
+			s.Reasons = append(s.Reasons, "not probed closed: "+err.Error())
 		}
 	}
 	return s, nil
+}
+
+// readPolicy reads the policy first: without it, no container starts as it
+// says.
+func (s *Status) readPolicy(r *host.Record, o StatusOptions) (n Needs, err error) {
+	if r == nil {
+		return n, nil
+	}
+	s.Policy = Yes
+	if n, err = o.Policy(r.Options["policy"]); err != nil {
+		s.Policy = No
+		s.Reasons = append(s.Reasons, fmt.Sprintf("the policy %s cannot be read: %v", r.Options["policy"], err))
+	}
+	return n, nil
 }
 
 func installed(h *host.Host, r *host.Record) (Answer, error) {
@@ -133,19 +183,23 @@ func installed(h *host.Host, r *host.Record) (Answer, error) {
 	case r.Interrupted():
 		return Interrupted, nil
 	}
-	if changed, err := h.Changed(r); err != nil {
+	if held, err := intact(h, r); err != nil {
 		return No, err
-	} else if changed {
+	} else if !held {
 		return Changed, nil
 	}
 	return Yes, nil
 }
 
-// errStale tells that a daemon works with what it read before.
+// errStale means that a daemon works with files that it read before.
 var errStale = errors.New("restart it")
 
-// lastLine is what a program says in the end, for an error.
+// lastLine is the reason that a program prints at its end, for an error. A last
+// line that only points to help, as docker's does, is not the reason.
 func lastLine(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
+	for len(lines) > 1 && (strings.Contains(lines[len(lines)-1], "--help") || strings.TrimSpace(lines[len(lines)-1]) == "") {
+		lines = lines[:len(lines)-1]
+	}
 	return strings.TrimSpace(lines[len(lines)-1])
 }

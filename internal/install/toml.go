@@ -28,7 +28,7 @@ func parseTOML(shown string, src []byte) (table, error) {
 	return t, nil
 }
 
-// table returns a table below, or nothing.
+// table returns a table below, or nil.
 func (t table) table(path ...string) table {
 	for _, name := range path {
 		switch below := t[name].(type) {
@@ -58,10 +58,10 @@ func (t table) texts(name string) ([]string, bool) {
 	return texts, set
 }
 
-// readLayers reads main files and then the drop-ins beside ours, in the order in
-// which later ones win. add takes each, and names a setting that would replace
-// ours: behind ours that is an error. hidden tells whether files whose names
-// begin with a dot are read.
+// readLayers reads the main files and then the drop-ins beside ours; later ones
+// win. add takes each file, and returns a setting that would replace ours.
+// Behind ours, such a setting is an error. hidden says whether files whose
+// names begin with a dot are read.
 func readLayers(h *host.Host, main []string, ours, suffix string, hidden bool, add func(p string, t table) (sets string)) error {
 	dropIns, err := h.List(path.Dir(ours), suffix)
 	if err != nil {

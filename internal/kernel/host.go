@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is where the kernel shows itself. Any part of it may be missing, as in
-// a container without /proc; an answer then says that it does not know.
+// Host has the directories in which the kernel shows itself. Any of them may be
+// missing, as in a container without /proc; an answer then is Unknown.
 type Host struct {
 	Proc, Sys, Modules string
-	// IsProc tells whether a directory is really a procfs: a file that is
-	// missing proves something only there.
+	// IsProc reports whether a directory is really a procfs: only there a
+	// missing file proves something.
 	IsProc func(dir string) bool
 }
 
@@ -30,7 +30,7 @@ func isProc(dir string) bool {
 	return unix.Statfs(dir, &st) == nil && int64(st.Type) == unix.PROC_SUPER_MAGIC
 }
 
-// State is what is known of AF_ALG in a kernel.
+// State is the known state of AF_ALG in a kernel.
 type State string
 
 const (
@@ -44,27 +44,27 @@ const (
 // AFALG is the state of the socket family.
 type AFALG struct {
 	State State
-	Why   string // the fact that it was read from
+	Why   string // the fact behind it
 }
 
-// Registered tells whether a socket call finds the family without loading
+// Registered reports whether a socket call finds the family without loading
 // anything.
 func (a AFALG) Registered() bool { return a.State == Builtin || a.State == Loaded }
 
-// MayLoad tells whether a socket call could make the kernel load a module.
+// MayLoad reports whether a socket call could make the kernel load a module.
 func (a AFALG) MayLoad() bool { return a.State == Loadable || a.State == Unknown }
 
-// The protocol and the module, by the names of crypto/af_alg.c.
+// The protocol and the module have these names in crypto/af_alg.c.
 const (
 	algProtocol = "ALG"
 	algModule   = "af_alg"
 )
 
-// AFALG tells the state of the family on this host.
+// AFALG returns the state of the family on this host.
 //
-// Registration shows in /proc/net/protocols, which every network namespace
-// has, and in /sys/module, which containers see as well. That nothing can be
-// loaded is believed only where a real procfs says so.
+// Registration shows in /proc/net/protocols, which every network namespace has,
+// and in /sys/module, which containers see as well. The absence of a way to
+// load it counts only where a real procfs shows it.
 func (h Host) AFALG(release string) AFALG {
 	onDisk := h.moduleOnDisk(release, algModule)
 	switch {
@@ -91,7 +91,7 @@ func (h Host) hasProtocol(name string) bool {
 	})
 }
 
-// HasModule tells whether a module is loaded, or built in and visible.
+// HasModule reports whether a module is loaded, or built in and visible.
 func (h Host) HasModule(name string) bool {
 	if exists(filepath.Join(h.Sys, "module", name)) {
 		return true
@@ -101,9 +101,9 @@ func (h Host) HasModule(name string) bool {
 	})
 }
 
-// noAutoload tells whether it is certain that a request for a module loads
-// nothing, and why. A procfs mounted with subset=pid lacks all these files, so
-// one that every kernel has must be there.
+// noAutoload reports whether a request for a module certainly loads nothing,
+// and why. A procfs mounted with subset=pid lacks all these files, so one that
+// every kernel has must be there.
 func (h Host) noAutoload() (why string, ok bool) {
 	sysctl := filepath.Join(h.Proc, "sys/kernel")
 	if !h.IsProc(h.Proc) || !exists(filepath.Join(sysctl, "osrelease")) {
@@ -122,8 +122,8 @@ func (h Host) noAutoload() (why string, ok bool) {
 	return "", false
 }
 
-// moduleOnDisk looks a module up in the tree of the release: Builtin,
-// Loadable, or Unknown.
+// moduleOnDisk looks up a module in the tree of the release: Builtin, Loadable,
+// or Unknown.
 func (h Host) moduleOnDisk(release, module string) State {
 	named := func(index string) bool {
 		return anyLine(filepath.Join(h.Modules, release, index), func(line string) bool {
@@ -143,8 +143,8 @@ func (h Host) moduleOnDisk(release, module string) State {
 	return Unknown
 }
 
-// HasAlgorithm tells whether the kernel has an instance of the algorithm
-// already, so that binding to it asks for no module.
+// HasAlgorithm reports whether the kernel already has an instance of the
+// algorithm, so that binding to it asks for no module.
 func (h Host) HasAlgorithm(name string) bool {
 	return anyLine(filepath.Join(h.Proc, "crypto"), func(line string) bool {
 		key, value, ok := strings.Cut(line, ":")
@@ -152,9 +152,9 @@ func (h Host) HasAlgorithm(name string) bool {
 	})
 }
 
-// HasIOUring tells whether the kernel is known to be built with io_uring:
-// it shows the sysctl (6.6), or a function that only io_uring has. False also
-// means that nothing could be read.
+// HasIOUring reports whether the kernel is known to be built with io_uring: it
+// shows the sysctl (6.6), or a function of io_uring. False also means that
+// nothing could be read.
 func (h Host) HasIOUring() bool {
 	if exists(filepath.Join(h.Proc, "sys/kernel/io_uring_disabled")) {
 		return true
@@ -164,7 +164,7 @@ func (h Host) HasIOUring() bool {
 	})
 }
 
-// anyLine tells whether a line of the file satisfies the test; an unreadable
+// anyLine reports whether a line of the file satisfies the test; an unreadable
 // file has no such line.
 func anyLine(path string, test func(string) bool) bool {
 	f, err := os.Open(path)

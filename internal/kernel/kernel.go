@@ -1,6 +1,6 @@
-// Package kernel tells what the running kernel has: its release, the state of
-// AF_ALG, whether io_uring was built in. It only reads; nothing it does makes
-// the kernel load a module.
+// Package kernel reports features of the running kernel: its release, the state
+// of AF_ALG, whether io_uring was built in. It only reads, and makes the kernel
+// load no module.
 package kernel
 
 import (
@@ -29,12 +29,12 @@ func (e *NotSupportedError) Error() string {
 
 func (e *NotSupportedError) Unwrap() error { return ErrNotSupported }
 
-// Version is the part of a release that features are known by.
+// Version is the part of a release by which features are known.
 type Version struct{ Major, Minor int }
 
 func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
-// AtLeast tells whether v is min or newer.
+// AtLeast reports whether v is min or newer.
 func (v Version) AtLeast(min Version) bool {
 	return v.Major > min.Major || v.Major == min.Major && v.Minor >= min.Minor
 }

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CheckInherited refuses what this process was given from outside and would
-// pass on to the command, and that no filter sees: a socket of the family, and
-// a ring of io_uring, by which the kernel makes sockets. What is on its way in
-// a Unix socket cannot be seen.
+// CheckInherited refuses a descriptor that this process inherited and would
+// pass on to the command, and that no filter sees: a socket of the family, or a
+// ring of io_uring, by which the kernel makes sockets. It cannot see
+// descriptors in flight in a Unix socket.
 func CheckInherited(family int) error {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -23,7 +23,7 @@ func CheckInherited(family int) error {
 			continue
 		}
 		if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil && domain == family {
-			return fmt.Errorf("descriptor %d, passed in from outside, is an AF_ALG socket, with which the command could do what it likes: start it without", fd)
+			return fmt.Errorf("descriptor %d, passed in from outside, is an AF_ALG socket, which no filter restricts: start the command without it", fd)
 		}
 		link, err := os.Readlink("/proc/self/fd/" + e.Name())
 		if err == nil && link == "anon_inode:[io_uring]" {

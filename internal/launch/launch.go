@@ -1,23 +1,32 @@
-// Package launch starts a command under a filter with a supervisor, and lets
-// nobody notice: its terminal, its signals, its descriptors and its exit status
-// are those of a command that was started directly.
+// Package launch starts a command under a filter with a supervisor, unnoticed:
+// the command has the terminal, the signals, the descriptors and the exit
+// status of one that was started directly.
 //
-// Two processes of this binary take part besides the command:
+// Three processes of this binary take part besides the command, each the parent
+// of the next:
 //
 //	front    the process that the user started. It passes signals on, and
-//	         leaves with the command's status. If the broker dies, it ends
-//	         the tree.
-//	broker   answers what the filter traps. It is the parent of the command
-//	         and adopts its orphans, so that Yama lets it read their memory.
-//	         If the front is killed, it ends the tree. What the command leaves
-//	         behind in the background it serves on, unwatched.
+//	         leaves with the command's status.
+//	guard    stays as long as the broker. If that dies, it ends the tree. It
+//	         makes the sockets that must not lead back to the broker.
+//	broker   answers the calls that the filter traps. It is the parent of the
+//	         command and adopts its orphans, so that Yama lets it read their
+//	         memory. If the front or the guard is killed, it ends the tree. It
+//	         goes on serving processes that the command leaves in the background.
 //
-// The filter is loaded by one thread of the broker, and inherited by the
-// command that this thread starts.
+// Each of them adopts the orphans below it, so that whichever is left finds
+// them. A tree without a broker remains only if all three are killed at once. A
+// PID namespace would end that too, but takes a privilege, or a user namespace
+// that the command would notice; PR_SET_PDEATHSIG is not inherited. Such a tree
+// gains nothing: the filter closes every call that the broker would answer, and
+// lets nobody put a listener in its place.
 //
-// Front and broker are not dumpable: nobody of the same user can read them or
-// take their descriptors. Root could with CAP_SYS_PTRACE: the command loses
-// that capability.
+// One thread of the broker loads the filter, and the command that this thread
+// starts inherits it.
+//
+// The three are not dumpable: no process of the same user can read them or take
+// their descriptors. Root could with CAP_SYS_PTRACE: the command loses that
+// capability.
 package launch
 
 import (
@@ -26,19 +35,22 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
 )
 
-// Order is what to start, handed to the broker in a memory file.
+// Order says what to start. The broker gets it in a memory file.
 type Order struct {
 	Command []string          // as the user gave it
 	Filter  []unix.SockFilter // for the command
 	Details []byte            // for the broker; this package does not look at it
 }
 
-// HostError says what this host cannot do, or that a part of the machinery was
-// killed.
+// HostError is something that this host cannot do, or the death of a part of
+// the machinery.
 type HostError struct{ err error }
 
 func (e *HostError) Error() string { return e.err.Error() }
@@ -46,8 +58,8 @@ func (e *HostError) Unwrap() error { return e.err }
 
 func hostErrorf(format string, args ...any) error { return &HostError{fmt.Errorf(format, args...)} }
 
-// CommandError is why there is no command, or no result of it; an exit status
-// goes with it.
+// CommandError says why there is no command, or no result of it, and has an
+// exit status.
 type CommandError struct {
 	Status int
 	text   string
@@ -58,8 +70,8 @@ func (e *CommandError) Error() string { return e.text }
 // self is this binary, even if its file was replaced.
 const self = "/proc/self/exe"
 
-// store writes the order to memory. Not as JSON: arguments are bytes, and need
-// be no UTF-8.
+// store writes the order to memory. JSON would not do: arguments are bytes, and
+// need not be UTF-8.
 func (o Order) store() (*os.File, error) {
 	fd, err := unix.MemfdCreate("afalg-policy-order", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -93,12 +105,13 @@ func load(fd int) (Order, error) {
 	return o, nil
 }
 
-// catch has signals that would end or stop this process delivered to a channel
-// instead. Those that stop and kill at once, that are about this process's own
-// doing, and that the Go runtime uses for itself are not among them. In the
-// command, which is executed, they have their default action again; ignoring
-// them would be inherited.
+// catch delivers signals that would end or stop this process to a channel
+// instead. Exceptions are those that stop and kill at once, those about this
+// process's own actions, and those that the Go runtime uses itself. In the
+// executed command they have their default action again; ignored ones stay
+// ignored.
 func catch() <-chan os.Signal {
+	keepIgnored()
 	var list []os.Signal
 	for n := unix.Signal(1); n <= 64; n++ {
 		switch n {
@@ -114,6 +127,25 @@ func catch() <-chan os.Signal {
 	caught := make(chan os.Signal, 64)
 	signal.Notify(caught, list...)
 	return caught
+}
+
+// keepIgnored ignores again the signals that this process was started to
+// ignore, so that the command ignores them too. It leaves SIGCHLD and SIGURG,
+// which are needed here and which nobody gets without asking, and SIGPROF,
+// which the Go runtime keeps.
+func keepIgnored() {
+	for _, n := range seccomp.IgnoredAtStart() {
+		if n != unix.SIGCHLD && n != unix.SIGURG {
+			signal.Ignore(n)
+		}
+	}
+}
+
+// forkExec starts a program with the signal mask with which this process was
+// started.
+func forkExec(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	seccomp.WithStartMask(func() { pid, err = syscall.ForkExec(path, argv, attr) })
+	return pid, err
 }
 
 // hide keeps other processes of the same user out of this one.

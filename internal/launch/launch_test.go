@@ -4,18 +4,19 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/notify"
+	"github.com/afalg-policy/afalg-policy/internal/testing/kerneltest"
 )
 
 func newPair(t *testing.T) (mine, theirs control) {
@@ -71,8 +72,8 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// What is no message is an error, and the end of the other side is kind 0; none
-// of them leaves a descriptor.
+// Anything but a message is an error, and a closed peer is kind 0; neither
+// leaves a descriptor.
 func TestNoMessages(t *testing.T) {
 	null := openNull(t)
 	for want, send := range map[string]func(c control) error{
@@ -171,17 +172,11 @@ func TestCheckInherited(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(socket)
-	want := fmt.Sprintf("descriptor %d, passed in from outside, is an AF_ALG socket, with which the command could do what it likes: start it without", socket)
+	want := fmt.Sprintf("descriptor %d, passed in from outside, is an AF_ALG socket, which no filter restricts: start the command without it", socket)
 	if got := fmt.Sprint(CheckInherited(unix.AF_NETLINK)); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	var params [120]byte // struct io_uring_params
-	ring, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0)
-	if errno != 0 {
-		t.Fatalf("io_uring_setup, which this test needs (kernel.io_uring_disabled must be 0): %v", errno)
-	}
-	defer unix.Close(int(ring))
-	want = fmt.Sprintf("descriptor %d, passed in from outside, is an io_uring, by which the command could make sockets: start it without", ring)
+	want = fmt.Sprintf("descriptor %d, passed in from outside, is an io_uring, by which the command could make sockets: start it without", kerneltest.NeedRing(t))
 	if got := fmt.Sprint(CheckInherited(free)); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
@@ -205,8 +200,7 @@ func TestHostError(t *testing.T) {
 	}
 }
 
-// endTree runs in a process of its own: it ends all that is below the one that
-// calls it.
+// TestEndTree ends, in a process of its own, everything below that process.
 func TestEndTree(t *testing.T) {
 	tree := exec.Command("/proc/self/exe", "-test.run=^TestEndTreeHere$")
 	tree.Env = append(os.Environ(), "LAUNCH_TEST_TREE=1")
@@ -223,7 +217,7 @@ func TestEndTreeHere(t *testing.T) {
 	if err := adopt(); err != nil {
 		t.Fatal(err)
 	}
-	const script = `trap '' TERM HUP; for i in 1 2 3; do sleep 100 & setsid sh -c 'sleep 100 & setsid sleep 100 & (setsid sleep 100 &); wait' & done; echo; wait`
+	const script = `trap '' TERM HUP; for i in 1 2 3; do sleep 100 & setsid sh -c 'sleep 100 & setsid sleep 100 & (setsid sleep 100 &); echo; wait' & done; wait`
 	sh := exec.Command("sh", "-c", script)
 	out, err := sh.StdoutPipe()
 	if err != nil {
@@ -232,8 +226,9 @@ func TestEndTreeHere(t *testing.T) {
 	if err := sh.Start(); err != nil {
 		t.Fatal(err)
 	}
-	out.Read(make([]byte, 1))
-	time.Sleep(100 * time.Millisecond)
+	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil { // all have begun
+		t.Fatal(err)
+	}
 	start := time.Now()
 	endTree()
 	if took := time.Since(start); took > treeTime/2 {
@@ -242,7 +237,7 @@ func TestEndTreeHere(t *testing.T) {
 	if left := children(); left != nil {
 		t.Errorf("%v are left", left)
 	}
-	// The pipe is everybody's: it ends with the last of them.
+	// All of them hold the pipe: it ends with the last one.
 	if n, err := out.Read(make([]byte, 1)); n != 0 || err == nil {
 		t.Errorf("somebody has the pipe: %d, %v", n, err)
 	}

@@ -11,7 +11,8 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// kind is what the broker tells the front.
+// kind is the kind of a message from the broker to the front; kindHeard goes
+// both ways.
 type kind byte
 
 const (
@@ -20,9 +21,10 @@ const (
 	kindEnded   kind = 'e' // it ended, with that wait status
 	kindSignal  kind = 'g' // the broker got that signal
 	kindFailed  kind = 'f' // something failed, for that exit status and text
+	kindHeard   kind = 'h' // from the front: report the signals so far; from the broker: done
 )
 
-// message is what is sent over a control socket.
+// message is sent over a control socket.
 type message struct {
 	kind  kind
 	value uint32
@@ -46,8 +48,8 @@ func (c control) send(m message, fds ...int) error {
 	return notify.SendFDs(int(c), text, fds...)
 }
 
-// receive waits for a message, with at most one descriptor, -1 if there is
-// none. When the other side has ended the kind is 0.
+// receive waits for a message with at most one descriptor; fd is -1 without
+// one. Once the other side has ended, the kind is 0.
 func (c control) receive() (m message, fd int, err error) {
 	buf := make([]byte, maxMessage)
 	n, fds, err := notify.ReceiveFDs(int(c), buf, 1)
@@ -69,13 +71,13 @@ func (c control) receive() (m message, fd int, err error) {
 
 func (c control) close() { unix.Close(int(c)) }
 
-// lowest is where our own descriptors begin while they are passed on: those
-// below are likely to be the command's.
+// lowest is the lowest number for our own descriptors while they are passed on:
+// lower ones are likely to be the command's.
 const lowest = 64
 
-// passOn gives descriptors numbers that survive execve, high enough to be out
-// of the way of the command's. What it returns is for the command line; release
-// closes them here.
+// passOn gives descriptors numbers that survive execve, high enough not to meet
+// the command's. The numbers are for the command line; release closes the
+// descriptors here.
 func passOn(fds ...int) (numbers []string, release func(), err error) {
 	var copies []int
 	for _, fd := range fds {
@@ -97,10 +99,10 @@ func keepFrom(fds ...int) {
 	}
 }
 
-// letGo closes the command's descriptors in this process, so that whoever waits
-// for the command to close them does not wait for us. What survives execve was
-// inherited; what the Go runtime opened does not. Standard error stays, for
-// messages.
+// letGo closes the command's descriptors in this process, so that a process
+// waiting for the command to close them does not wait for us. Descriptors that
+// survive execve were inherited; those of the Go runtime do not survive it.
+// Standard error stays, for messages.
 func letGo() error {
 	if err := nullify(0, 1); err != nil {
 		return err
@@ -121,7 +123,7 @@ func letGo() error {
 	return nil
 }
 
-// nullify puts /dev/null in the place of descriptors.
+// nullify replaces descriptors by /dev/null.
 func nullify(fds ...int) error {
 	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 
@@ -16,57 +15,56 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// Service is what the broker does; this package knows when.
+// Service is the broker's work; this package decides when.
 type Service struct {
 	// Serve answers the calls of the listener until it ends.
 	Serve func(l *notify.Listener) error
-	// Ended is called when the command has ended, before its status is told,
-	// and again when nothing is left of what it started.
+	// Ended is called when the command has ended, before its status is
+	// reported, and again when nothing is left of the processes that it
+	// started.
 	Ended func() error
 }
 
 // Attached is what a broker was started with.
 type Attached struct {
 	Order   Order
-	Helpers []int // a socket to each of the front's helpers
+	Helpers []int // a socket to each of the guard's helpers
 	control control
+	guard   control // 0 in the guard itself
 	signals <-chan os.Signal
 }
 
-// Attach reads the descriptors that Front put on the command line.
+// Attach reads the descriptors that Front or Guard put on the command line.
 func Attach(args []string) (Attached, error) {
 	a := Attached{signals: catch()}
-	var fds []int
-	for _, arg := range args {
-		fd, err := strconv.Atoi(arg)
-		if err != nil {
-			return a, errByRun
-		}
-		fds = append(fds, fd)
-	}
-	if len(fds) < 2 {
+	fds, err := numbersOf(args)
+	if err != nil || len(fds) < 2 {
 		return a, errByRun
 	}
 	keepFrom(fds...)
-	var err error
 	if err = errors.Join(hide(), adopt()); err != nil {
 		return a, err
 	}
-	a.control, a.Helpers = control(fds[1]), fds[2:]
+	a.control = control(fds[1])
+	if len(fds) > 2 {
+		a.guard, a.Helpers = control(fds[2]), fds[3:]
+	}
 	a.Order, err = load(fds[0])
 	unix.Close(fds[0])
 	return a, err
 }
 
-// Broker is the second of the processes. It starts the command, and returns
-// when nothing is left of what that started.
+// Broker starts the command, and returns when nothing is left of the processes
+// that it started.
 func Broker(a Attached, s Service) error {
-	b := &brokered{Attached: a, service: s, served: make(chan error, 1)}
+	b := &brokered{Attached: a, service: s, served: make(chan error, 1), asked: make(chan struct{})}
 	ended := make(chan error, 1)
 	go b.parent(ended)
 	go b.tellSignals()
 	front := make(chan struct{})
 	go b.watchFront(front)
+	guard := make(chan struct{})
+	go b.watchGuard(guard)
 	for {
 		select {
 		case err := <-b.served:
@@ -86,6 +84,10 @@ func Broker(a Attached, s Service) error {
 			b.ending.Store(true)
 			endTree()
 			return hostErrorf("the process that run began as was killed: the command and all that it started were killed")
+		case <-guard:
+			b.ending.Store(true)
+			endTree()
+			return hostErrorf("the guard of the broker was killed: the command and all that it started were killed")
 		}
 	}
 }
@@ -94,14 +96,15 @@ type brokered struct {
 	Attached
 	service Service
 	served  chan error
+	asked   chan struct{} // by the front, for the signals so far
 	pid     int
 	over    atomic.Bool // the command has ended: the front may go
 	ending  atomic.Bool // we end it
 }
 
 // parent starts the command and is its parent. The command is killed when this
-// thread ends, and so the thread is held. It is never given back: it is under
-// the filter.
+// thread ends, so the thread stays locked. It is never released, since it is
+// under the filter.
 func (b *brokered) parent(ended chan<- error) {
 	runtime.LockOSThread()
 	if err := b.start(); err != nil {
@@ -130,7 +133,7 @@ func (b *brokered) start() error {
 	}
 	_ = l.SetSyncWakeUp() // slower without it, before Linux 6.6
 	go func() { b.served <- b.service.Serve(l) }()
-	b.pid, err = syscall.ForkExec(path, b.Order.Command, &syscall.ProcAttr{
+	b.pid, err = forkExec(path, b.Order.Command, &syscall.ProcAttr{
 		Env: os.Environ(), Files: []uintptr{0, 1, 2},
 		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
 	})
@@ -151,14 +154,14 @@ func (b *brokered) start() error {
 	return nil
 }
 
-// What a shell says of a command that it cannot run.
+// A shell's statuses for a command that it cannot run.
 const (
 	statusNotFound   = 127
 	statusNotRunning = 126
-	statusHost       = 3 // our own, for what this host cannot do
+	statusHost       = 3 // our own, for a host that cannot do it
 )
 
-// lookPath finds the command as a shell does, also where PATH has the current
+// lookPath finds the command as a shell does, even where PATH has the current
 // directory in it.
 func lookPath(name string) (string, error) {
 	path, err := exec.LookPath(name)
@@ -179,7 +182,8 @@ func execError(path string, err error) error {
 	return &CommandError{status, fmt.Sprintf("%s: %v", path, err)}
 }
 
-// wait reaps until nothing is left, and tells the front of the command itself.
+// wait reaps until nothing is left, and reports the command itself to the
+// front.
 func (b *brokered) wait() error {
 	for {
 		var w syscall.WaitStatus
@@ -194,6 +198,10 @@ func (b *brokered) wait() error {
 		case pid != b.pid:
 			continue
 		}
+		if b.ending.Load() { // the command did not end by itself
+			b.pid = 0
+			continue
+		}
 		if w.Stopped() {
 			b.control.send(message{kind: kindStopped})
 			continue
@@ -205,47 +213,65 @@ func (b *brokered) wait() error {
 		b.over.Store(true)
 		b.control.send(m)
 		b.pid = 0
-		if b.ending.Load() {
-			continue
-		}
 		if err := nullify(2); err != nil { // somebody may wait for its end
 			return err
 		}
 	}
 }
 
-// tellSignals is the front's witness. No signal ends the broker but those that
-// cannot be caught: it ends with what it serves.
+// tellSignals is the front's witness. Only a signal that cannot be caught ends
+// the broker: it ends with the processes that it serves.
 func (b *brokered) tellSignals() {
-	for s := range b.signals {
-		if number, ok := s.(syscall.Signal); ok {
-			b.control.send(message{kind: kindSignal, value: uint32(number)})
+	for {
+		select {
+		case s := <-b.signals:
+			b.tell(s)
+		case <-b.asked:
+			for len(b.signals) > 0 {
+				b.tell(<-b.signals)
+			}
+			b.control.send(message{kind: kindHeard})
 		}
 	}
 }
 
-// watchFront tells when the front has gone.
+func (b *brokered) tell(s os.Signal) {
+	if number, ok := s.(syscall.Signal); ok {
+		b.control.send(message{kind: kindSignal, value: uint32(number)})
+	}
+}
+
+// watchFront waits for the end of the front, and takes its questions.
 func (b *brokered) watchFront(gone chan<- struct{}) {
 	for {
 		m, _, err := b.control.receive()
 		if err != nil || m.kind == 0 {
 			break
 		}
+		if m.kind == kindHeard {
+			b.asked <- struct{}{}
+		}
 	}
 	gone <- struct{}{}
 }
 
-// disarm takes CAP_SYS_PTRACE away from this thread and what it starts, for
-// good: with it the command could take descriptors from the broker. Without the
-// privilege to load a filter for others, and to lose capabilities for ever,
-// no_new_privs does both.
+// watchGuard waits for the end of the guard, which says nothing meanwhile.
+func (b *brokered) watchGuard(gone chan<- struct{}) {
+	b.guard.receive()
+	gone <- struct{}{}
+}
+
+// disarm takes CAP_SYS_PTRACE away from this thread and the programs that it
+// starts, for good: with it the command could take descriptors from the broker.
+// Without the privilege to load a filter for others, and to lose capabilities
+// for ever, no_new_privs does both.
 func disarm() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var caps [2]unix.CapUserData
 	if err := unix.Capget(&header, &caps[0]); err != nil {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
-	const admin, ptrace = 1 << unix.CAP_SYS_ADMIN, 1 << unix.CAP_SYS_PTRACE // both of the first word
+	const admin, ptrace = 1 << unix.CAP_SYS_ADMIN, 1 << unix.CAP_SYS_PTRACE // both in the first word
 	privileged := caps[0].Effective&admin != 0
 	if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_PTRACE, 0, 0, 0); err != nil {
 		privileged = false

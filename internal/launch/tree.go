@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// treeTime bounds the end of a tree: one that makes processes faster than they
-// are killed, or whose processes cannot be.
+// treeTime bounds the end of a tree whose processes multiply faster than they
+// are killed, or cannot be killed.
 const treeTime = 10 * time.Second
 
 // endTree kills every process below this one. Orphans become children of this
-// process, so that one generation after the other comes into reach.
+// process, so that it reaches one generation after the other.
 func endTree() {
 	for end := time.Now().Add(treeTime); time.Now().Before(end); {
 		for _, pid := range children() {

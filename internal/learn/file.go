@@ -4,31 +4,36 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
-	"strings"
-	"unicode"
 
 	"github.com/afalg-policy/afalg-policy/internal/policy"
+	"github.com/afalg-policy/afalg-policy/internal/printable"
 )
 
-// The comment is bounded by these: bytes of a line, about, and uses listed.
+// Bounds of the comment: bytes of a line, about, and uses listed.
 const (
 	maxLine   = 500
 	maxListed = 100
 )
 
-// File is the policy as a file. A comment heads it: what made it, if that is
-// said, that it is to be read, and what of the recording it does not express.
+// File returns the policy as a file. A comment heads it: how it was made, if
+// made is given, that somebody has to read it, and what of the recording it
+// does not express.
 func (r *Recorder) File(name, made string) []byte {
 	var b bytes.Buffer
 	if made != "" {
 		comment(&b, made)
 	}
-	comment(&b, "Learned from what was used. Read it before you use it: it allows what ran while it was")
-	comment(&b, "learned, be it meant or not, and denies what did not run.")
+	comment(&b, "Learned from recorded uses. Read it before you use it: it allows every use during the")
+	comment(&b, "recording, intended or not, and denies all others.")
+	if len(r.Policy(name).Rules) == 0 {
+		comment(&b, "NOTHING WAS LEARNED: this policy denies everything.")
+	}
 	if lost := r.Lost(); lost > 0 {
 		comment(&b, fmt.Sprintf("THE RECORDER WAS FULL: %s not in it.", times(lost, "further use is", "further uses are")))
 	}
 	writeUnexpressed(&b, r.Unexpressed())
+	unused, more := r.Unused()
+	writeUnused(&b, unused, more)
 	b.Write(policy.Format(r.Policy(name)))
 	return b.Bytes()
 }
@@ -46,14 +51,34 @@ func writeUnexpressed(b *bytes.Buffer, all []Unexpressed) {
 	}
 }
 
-// String says it for people, in one line.
-func (e Unexpressed) String() string {
-	who := "an unknown executable"
-	if e.Use.Binary != "" {
-		who = shown(strconv.Quote(e.Use.Binary), 200)
+// writeUnused lists the probes. A program may end at its start when one is
+// denied, so the reader must see them.
+func writeUnused(b *bytes.Buffer, all []Use, more int) {
+	if len(all) == 0 {
+		return
 	}
-	text := fmt.Sprintf("%s by %s, %s: %s", e.Use.Algorithm, who, times(e.Count, "time", "times"), e.Reason)
-	return shown(text, maxLine)
+	comment(b, "Bound and never used, so these are denied. If a program then misses one, add it to its rule:")
+	for _, u := range all[:min(len(all), maxListed)] {
+		comment(b, "- "+u.String())
+	}
+	if more += max(len(all)-maxListed, 0); more > 0 {
+		comment(b, fmt.Sprintf("- and %d more", more))
+	}
+}
+
+// String returns the algorithm and the executable, for people.
+func (u Use) String() string {
+	who := "an unknown executable"
+	if u.Binary != "" {
+		who = printable.Cut(strconv.Quote(u.Binary), 200)
+	}
+	return u.Algorithm.String() + " by " + who
+}
+
+// String returns one line for people.
+func (e Unexpressed) String() string {
+	text := fmt.Sprintf("%s, %s: %s", e.Use, times(e.Count, "time", "times"), e.Reason)
+	return printable.Cut(text, maxLine)
 }
 
 func times(n int, one, many string) string {
@@ -64,21 +89,4 @@ func times(n int, one, many string) string {
 }
 
 // comment writes one line, which the text cannot leave.
-func comment(b *bytes.Buffer, text string) { b.WriteString("# " + shown(text, maxLine) + "\n") }
-
-// shown escapes what a terminal or an editor would not show, and what may not
-// stand in a policy, and cuts the text to about the limit.
-func shown(text string, limit int) string {
-	var b strings.Builder
-	for _, r := range text {
-		if b.Len() >= limit {
-			return b.String() + "…"
-		}
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
-		}
-	}
-	return b.String()
-}
+func comment(b *bytes.Buffer, text string) { b.WriteString("# " + printable.Cut(text, maxLine) + "\n") }

@@ -6,9 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
-	"github.com/google/go-cmp/cmp"
 )
 
 func TestFileComment(t *testing.T) {
@@ -18,8 +19,9 @@ func TestFileComment(t *testing.T) {
 		use("/b", hexA, "hash:x\n- rule: y\u2028\x1b[2K\xff"),
 	)
 	want := `# made\nversion: 2\r\u202e\x1b
-# Learned from what was used. Read it before you use it: it allows what ran while it was
-# learned, be it meant or not, and denies what did not run.
+# Learned from recorded uses. Read it before you use it: it allows every use during the
+# recording, intended or not, and denies all others.
+# NOTHING WAS LEARNED: this policy denies everything.
 # No rule can stand for these, they are denied:
 # - hash:sha1 by an unknown executable, 1 time: the executable is not known
 # - hash:sha1 by "/a\nallow: x", 2 times: path "/a\nallow: x": a path may not contain the character U+000A
@@ -36,7 +38,7 @@ name: p
 func TestFileCommentIsBounded(t *testing.T) {
 	r := &Recorder{}
 	for i := range 2 * MaxUnexpressed {
-		r.Record(use(fmt.Sprintf("/%s\n%d", strings.Repeat("\u202e", 1000), i), hexA, "hash:"+strings.Repeat("n", 100)))
+		r.Used(use(fmt.Sprintf("/%s\n%d", strings.Repeat("\u202e", 1000), i), hexA, "hash:"+strings.Repeat("n", 100)))
 	}
 	load(t, r)
 	if len(r.Unexpressed()) != MaxUnexpressed || r.Lost() != MaxUnexpressed {
@@ -60,9 +62,9 @@ func TestFileCommentIsBounded(t *testing.T) {
 func TestFullOfUses(t *testing.T) {
 	r := &Recorder{}
 	for i := range MaxUses + 5 {
-		r.Record(use("/bin/a", hexA, fmt.Sprintf("hash:h%d", i)))
+		r.Used(use("/bin/a", hexA, fmt.Sprintf("hash:h%d", i)))
 	}
-	r.Record(use("/bin/a", hexA, "hash:h0")) // known: not lost
+	r.Used(use("/bin/a", hexA, "hash:h0")) // known: not lost
 	p := load(t, r)
 	if r.Lost() != 5 || len(p.Rules) != 1 || len(p.Rules[0].Algorithms) != MaxUses {
 		t.Errorf("%d lost, %d rules", r.Lost(), len(p.Rules))
@@ -72,11 +74,11 @@ func TestFullOfUses(t *testing.T) {
 	}
 }
 
-// However long the names are, the file is one that a parser takes.
+// However long the names are, a parser accepts the file.
 func TestFullOfText(t *testing.T) {
 	for name, tt := range map[string]struct {
 		padding      string
-		rules, least int // recorded, and those that must find room
+		rules, least int // recorded, and the number that must find room
 	}{
 		"short":  {"", 2500, 1500},
 		"long":   {strings.Repeat("x", 4000), 300, 200},
@@ -87,11 +89,11 @@ func TestFullOfText(t *testing.T) {
 			r := &Recorder{}
 			for i := range tt.rules {
 				for _, typ := range afalg.Types() {
-					r.Record(use(fmt.Sprintf("/%s%d/%s", tt.padding, i, strings.Repeat("r", 64)), hexA, string(typ)+":"+strings.Repeat("a", 40)))
+					r.Used(use(fmt.Sprintf("/%s%d/%s", tt.padding, i, strings.Repeat("r", 64)), hexA, string(typ)+":"+strings.Repeat("a", 40)))
 				}
 			}
 			for i := range MaxUnexpressed {
-				r.Record(use(fmt.Sprintf("/\n%s%d", tt.padding, i), hexA, "hash:sha1"))
+				r.Used(use(fmt.Sprintf("/\n%s%d", tt.padding, i), hexA, "hash:sha1"))
 			}
 			if r.Lost() == 0 {
 				t.Fatal("nothing was lost: the test proves nothing")
@@ -109,7 +111,7 @@ func TestFullOfText(t *testing.T) {
 
 func TestSizesAreEnough(t *testing.T) {
 	b := binary{`/"日` + strings.Repeat("a", 100), hexA}
-	rule := policy.Rule{Name: strings.Repeat("1", maxName), Binaries: []policy.Binary{{Path: b.path, SHA256: b.sha256}}}
+	rule := policy.Rule{Name: strings.Repeat("1", policy.MaxName), Binaries: []policy.Binary{{Path: b.path, SHA256: b.sha256}}}
 	size := ruleSize(b)
 	for _, typ := range afalg.Types() {
 		for _, name := range []string{"hmac(sha1)", "1", strings.Repeat("n", 103)} {

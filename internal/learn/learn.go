@@ -1,5 +1,9 @@
-// Package learn collects which executable used which algorithm, and writes the
-// least policy that allows it.
+// Package learn collects which executable bound and used which algorithm, and
+// writes the least policy that allows the uses.
+//
+// Programs bind names that they never use, to see what the kernel has: iwd
+// binds 21 at its start, and uses 3 in a network with a passphrase. A bind
+// becomes a use once an operation socket is accepted.
 package learn
 
 import (
@@ -14,46 +18,65 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
-// What a Recorder keeps. A workload chooses what it uses, so it must not be
-// able to fill the memory, or a policy beyond what a parser reads.
+// Limits of a Recorder. A workload chooses its uses, so it must not be able to
+// fill the memory, or a policy beyond what a parser reads.
 const (
 	MaxUses        = policy.MaxRules // different uses that go into the policy
 	MaxUnexpressed = 1_000           // different uses that cannot
-	maxComment     = 64 << 10        // bytes of the comment that heads the file
+	MaxBound       = 1_000           // different binds whose use is not recorded
+	maxComment     = 128 << 10       // bytes of the comment that heads the file
 	maxRules       = policy.MaxSize - maxComment - 1<<10
 )
 
-// Use is one algorithm as one executable asked for it.
+// Use is one algorithm that one executable asked for.
 type Use struct {
 	Binary    string // absolute path, as the kernel shows it
 	SHA256    string // of that executable, lower-case hex
 	Algorithm afalg.Algorithm
 }
 
-// Unexpressed is a use that no rule can stand for.
+// Unexpressed is a use that no rule can express.
 type Unexpressed struct {
 	Use    Use // over-long strings cut
 	Reason string
 	Count  int // how often it was recorded
 }
 
-// Recorder collects uses. The zero Recorder is empty and ready; its methods may
-// be called at the same time.
+// Recorder collects binds and uses. The zero Recorder is empty and ready. Its
+// methods may be called concurrently.
 type Recorder struct {
 	mu          sync.Mutex
 	uses        map[Use]bool
 	binaries    map[binary]bool
 	unexpressed map[Use]*Unexpressed
-	size        int // bytes that the rules take at most
+	bound       map[Use]bool
+	size        int // bytes that the rules need at most
 	lost        int
+	lostBound   int
 }
 
-// binary is what a rule is about.
+// binary is the executable of a rule.
 type binary struct{ path, sha256 string }
 
-// Record adds a use. A use that comes for the first time when the recorder is
-// full is counted, and not kept.
-func (r *Recorder) Record(u Use) {
+// Bound adds a bind. It appears in the comment unless it is used.
+func (r *Recorder) Bound(u Use) {
+	u = u.cut()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.bound[u] || r.uses[u] || r.unexpressed[u] != nil:
+	case len(r.bound) == MaxBound:
+		r.lostBound++
+	default:
+		if r.bound == nil {
+			r.bound = map[Use]bool{}
+		}
+		r.bound[u] = true
+	}
+}
+
+// Used adds a use. If the recorder is full, a new use is counted, and not kept.
+func (r *Recorder) Used(u Use) {
 	u = u.cut()
 	if r.again(u) {
 		return
@@ -61,6 +84,7 @@ func (r *Recorder) Record(u Use) {
 	reason := unexpressible(u) // slow, and others may record meanwhile
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	delete(r.bound, u)
 	if !r.seen(u) && !r.add(u, reason) {
 		r.lost++
 	}
@@ -72,7 +96,7 @@ func (r *Recorder) again(u Use) bool {
 	return r.seen(u)
 }
 
-// seen tells whether the use is kept already, and counts it.
+// seen reports whether the use is kept already, and counts it.
 func (r *Recorder) seen(u Use) bool {
 	if e, ok := r.unexpressed[u]; ok {
 		e.Count++
@@ -105,13 +129,14 @@ func (r *Recorder) add(u Use, reason string) bool {
 	return true
 }
 
-// ruleSize is what policy.Format needs at most for a rule, apart from its
+// ruleSize bounds the bytes that policy.Format needs for a rule, apart from its
 // algorithms: its keys, with all types, a rule name and a digest.
 func ruleSize(b binary) int { return 320 + len(strconv.Quote(b.path)) }
 
 func algorithmSize(a afalg.Algorithm) int { return len(a.Name) + len(`"", `) }
 
-// cut shortens what is too long for a policy anyway, so that it stays too long.
+// cut shortens strings that are too long for a policy, and leaves them too
+// long.
 func (u Use) cut() Use {
 	const maxPath, hexDigits, maxType = 4095, 64, 64
 	u.Binary = shorten(u.Binary, maxPath)
@@ -125,7 +150,7 @@ func shorten(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
-	return strings.Clone(s[:most+1]) // not to keep the rest alive
+	return strings.Clone(s[:most+1]) // so that the rest is freed
 }
 
 // Unexpressed lists the uses that are not in the policy, sorted.
@@ -140,14 +165,22 @@ func (r *Recorder) Unexpressed() []Unexpressed {
 	return all
 }
 
-// Lost counts how often something new was recorded when there was no room.
+// Lost counts the recordings of new uses for which there was no room.
 func (r *Recorder) Lost() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.lost
 }
 
-// sorted lists the uses that go into the policy, those of a binary together.
+// Unused lists the binds that were never used, sorted. more counts those for
+// which there was no room.
+func (r *Recorder) Unused() (list []Use, more int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(r.bound), compareUses), r.lostBound
+}
+
+// sorted lists the uses in the policy, those of a binary together.
 func (r *Recorder) sorted() []Use {
 	r.mu.Lock()
 	defer r.mu.Unlock()

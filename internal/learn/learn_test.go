@@ -8,11 +8,12 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 var (
@@ -28,7 +29,7 @@ func use(path, sha256, algorithm string) Use {
 func record(uses ...Use) *Recorder {
 	r := &Recorder{}
 	for _, u := range uses {
-		r.Record(u)
+		r.Used(u)
 	}
 	return r
 }
@@ -96,8 +97,8 @@ func neighbours(u Use) []Use {
 	return all
 }
 
-// checkExact is the promise: what was recorded is allowed or reported as
-// unexpressed, and of all that is near to it nothing else is allowed.
+// checkExact checks the promise: each recorded use is allowed or reported as
+// unexpressed, and none of its neighbours is allowed.
 func checkExact(t *testing.T, uses []Use) *Recorder {
 	t.Helper()
 	r := record(uses...)
@@ -145,8 +146,8 @@ func TestLearned(t *testing.T) {
 		t.Error(got)
 	}
 	want := `# afalg-policy 1.0
-# Learned from what was used. Read it before you use it: it allows what ran while it was
-# learned, be it meant or not, and denies what did not run.
+# Learned from recorded uses. Read it before you use it: it allows every use during the
+# recording, intended or not, and denies all others.
 version: 1
 name: node
 allow:
@@ -187,7 +188,7 @@ allow:
 	}
 	reversed := &Recorder{}
 	for i := range uses {
-		reversed.Record(uses[len(uses)-1-i])
+		reversed.Used(uses[len(uses)-1-i])
 	}
 	if diff := cmp.Diff(want, string(reversed.File("node", "afalg-policy 1.0"))); diff != "" {
 		t.Errorf("the order of uses matters: %s", diff)
@@ -200,8 +201,9 @@ func TestLearnedNothing(t *testing.T) {
 	if len(p.Rules) != 0 || r.Unexpressed() != nil || r.Lost() != 0 {
 		t.Errorf("%+v", p)
 	}
-	want := `# Learned from what was used. Read it before you use it: it allows what ran while it was
-# learned, be it meant or not, and denies what did not run.
+	want := `# Learned from recorded uses. Read it before you use it: it allows every use during the
+# recording, intended or not, and denies all others.
+# NOTHING WAS LEARNED: this policy denies everything.
 version: 1
 name: none
 `
@@ -210,7 +212,7 @@ name: none
 	}
 }
 
-// Paths and names that a workload chooses.
+// A workload chooses paths and names.
 func TestHostile(t *testing.T) {
 	long := "/" + strings.Repeat("x", 4094)
 	expressed := []Use{
@@ -320,8 +322,8 @@ func TestConcurrent(t *testing.T) {
 	for worker := range 8 {
 		wg.Go(func() {
 			for i := range 200 {
-				r.Record(use(fmt.Sprintf("/bin/p%d", i%20), hexA, fmt.Sprintf("hash:h%d", i%50)))
-				r.Record(use("", hexA, "hash:sha1"))
+				r.Used(use(fmt.Sprintf("/bin/p%d", i%20), hexA, fmt.Sprintf("hash:h%d", i%50)))
+				r.Used(use("", hexA, "hash:sha1"))
 				if i%50 == worker {
 					r.File("p", "")
 				}

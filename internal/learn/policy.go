@@ -10,9 +10,9 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
-// Policy allows exactly what was recorded: one rule for each executable of a
-// path and a digest. It is the same for the same uses, whatever their order.
-// The name is made one that a policy can have.
+// Policy allows exactly the recorded uses: it has one rule for each executable
+// of a path and a digest. The same uses in any order give the same policy. The
+// name is changed to a valid one.
 func (r *Recorder) Policy(name string) *policy.Policy {
 	p := &policy.Policy{Name: policyName(name)}
 	names := newNamer()
@@ -28,7 +28,7 @@ func (r *Recorder) Policy(name string) *policy.Policy {
 	return p
 }
 
-// unexpressible tells why no rule can stand for a use, or nothing.
+// unexpressible says why no rule can express a use, or "".
 func unexpressible(u Use) string {
 	if u.Binary == "" {
 		return "the executable is not known"
@@ -45,16 +45,16 @@ func unexpressible(u Use) string {
 	return ""
 }
 
-// checkAlgorithm takes exact names only: "*" is legal in a policy, and was not
-// used by anybody.
+// checkAlgorithm accepts exact names only: "*" is legal in a policy, and nobody
+// used it.
 func checkAlgorithm(a afalg.Algorithm) error {
 	_, err := afalg.ParseAlgorithm(a.String())
 	return err
 }
 
-// checkBinary asks the policy itself: what it prints for the binary must be
-// read, and as the same binary. Of bytes that are not UTF-8, for one, it would
-// read another path.
+// checkBinary asks the policy itself: the printed binary must read back as the
+// same one. Bytes that are not UTF-8, for example, would read back as another
+// path.
 func checkBinary(b policy.Binary) error {
 	text := policy.Format(&policy.Policy{Name: "p", Rules: []policy.Rule{{
 		Name: "r", Binaries: []policy.Binary{b}, Algorithms: []policy.Algorithm{anAlgorithm},
@@ -75,15 +75,12 @@ func checkBinary(b policy.Binary) error {
 
 var anAlgorithm = policy.Algorithm{Algorithm: afalg.Algorithm{Type: afalg.Hash, Name: "sha256"}}
 
-// maxName is the longest name of a policy or a rule.
-const maxName = 64
+func policyName(s string) string { return slug(s, ".-", policy.MaxName, "learned") }
 
-func policyName(s string) string { return slug(s, ".-", maxName, "learned") }
-
-// namer gives each rule a name of its own.
+// namer gives each rule a unique name.
 type namer struct {
 	used map[string]bool
-	last map[string]int // the number given last, by name
+	last map[string]int // the last number given, by name
 }
 
 func newNamer() *namer {
@@ -97,7 +94,7 @@ func newNamer() *namer {
 // rule names a rule after an executable: "iwd", "iwd-2".
 func (n *namer) rule(binary string) string {
 	const number = len("-99999") // far above MaxUses
-	base := strings.TrimRight(slug(path.Base(binary), "-", maxName-number, "binary"), "-")
+	base := strings.TrimRight(slug(path.Base(binary), "-", policy.MaxName-number, "binary"), "-")
 	name := base
 	for i := max(n.last[base], 1) + 1; n.used[name]; i++ {
 		name = fmt.Sprintf("%s-%d", base, i)
@@ -107,8 +104,9 @@ func (n *namer) rule(binary string) string {
 	return name
 }
 
-// slug makes a name of lower-case letters, digits and the marks that are
-// named; it begins with a letter or a digit. A text that is one is unchanged.
+// slug makes a name of lower-case letters, digits and the given marks; it
+// begins with a letter or a digit. It does not change a text that is one
+// already.
 func slug(text, marks string, most int, fallback string) string {
 	s := strings.Map(func(r rune) rune {
 		switch {

@@ -1,7 +1,6 @@
 package live
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -16,12 +15,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/afalg-policy/afalg-policy/internal/bpf"
+	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
+	"github.com/afalg-policy/afalg-policy/internal/testing/child"
 )
 
-// The test binary is also the process that is asked, and one that asks. A
-// role says "ready" when it has become what it is to be, and ends with its
-// standard input.
+// The test binary is also the process that is asked, and one that asks. A role
+// prints "ready" when it is set up, and ends with its standard input.
 var roles = map[string]func(args []string) error{
 	"plain":   func([]string) error { return nil },
 	"stack":   func([]string) error { return installAll(twoFilters...) },
@@ -40,20 +39,22 @@ var roles = map[string]func(args []string) error{
 }
 
 func TestMain(m *testing.M) {
-	role, ok := roles[os.Getenv("LIVE_TEST_ROLE")]
-	if !ok {
-		os.Exit(m.Run())
+	played := map[string]func([]string) error{}
+	for name, become := range roles {
+		played[name] = func(args []string) error {
+			if err := become(args); err != nil {
+				return err
+			}
+			fmt.Println("ready")
+			ticks(name == "signals")
+			_, err := io.Copy(io.Discard, os.Stdin)
+			return err
+		}
 	}
-	if err := role(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	fmt.Println("ready")
-	ticks(os.Getenv("LIVE_TEST_ROLE") == "signals")
-	io.Copy(io.Discard, os.Stdin)
+	child.Main(m.Run, played)
 }
 
-// ticks counts the signals that arrive, a line each.
+// ticks counts the signals that arrive, one a line.
 func ticks(wanted bool) {
 	if !wanted {
 		return
@@ -68,67 +69,23 @@ func ticks(wanted bool) {
 	}()
 }
 
-// child is a running role.
-type child struct {
-	*exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Reader
-}
-
-func (c child) pid() int { return c.Process.Pid }
-
-func start(t *testing.T, role string, change func(*exec.Cmd), args ...string) child {
+func start(t *testing.T, role string, change func(*exec.Cmd), args ...string) *child.Proc {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), "LIVE_TEST_ROLE="+role)
-	cmd.Stderr = os.Stderr
+	cmd := child.Command(role, args...)
 	if change != nil {
 		change(cmd)
 	}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	c := child{cmd, in, bufio.NewReader(out)}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	c.expect(t, "ready\n")
+	c := child.Start(t, cmd)
+	c.Expect("ready")
 	return c
-}
-
-func (c child) expect(t *testing.T, want string) {
-	t.Helper()
-	if got, err := c.out.ReadString('\n'); got != want || err != nil {
-		t.Fatalf("the child said %q, %v; want %q", got, err, want)
-	}
-}
-
-// end closes the standard input; the role must then end with status 0.
-func (c child) end(t *testing.T) {
-	t.Helper()
-	c.in.Close()
-	io.Copy(io.Discard, c.out)
-	if err := c.Wait(); err != nil {
-		t.Errorf("the child did not survive: %v", err)
-	}
 }
 
 // answer runs a role to its end and returns what it printed.
 func answer(t *testing.T, role string, change func(*exec.Cmd), args ...string) string {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), "LIVE_TEST_ROLE="+role)
+	cmd := child.Command(role, args...)
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	cmd.Stdout = &out
 	if change != nil {
 		change(cmd)
 	}
@@ -149,8 +106,8 @@ func readAndPrint(arg string) error {
 }
 
 // denyNr returns an errno for one number, whatever the architecture.
-func denyNr(nr uint32, errno unix.Errno) bpf.Program {
-	return bpf.Program{
+func denyNr(nr uint32, errno unix.Errno) cbpf.Program {
+	return cbpf.Program{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nr, Jf: 1},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
@@ -161,11 +118,11 @@ func denyNr(nr uint32, errno unix.Errno) bpf.Program {
 var (
 	denyMount  = denyNr(unix.SYS_MOUNT, unix.EPERM)
 	denyReboot = denyNr(unix.SYS_REBOOT, unix.ENOSYS)
-	twoFilters = bpf.Filter{denyMount, denyReboot}
+	twoFilters = cbpf.Filter{denyMount, denyReboot}
 )
 
 // installAll puts filters on every thread, one after the other.
-func installAll(filters ...bpf.Program) error {
+func installAll(filters ...cbpf.Program) error {
 	for _, p := range filters {
 		if err := install(p, unix.SECCOMP_FILTER_FLAG_TSYNC); err != nil {
 			return err
@@ -174,7 +131,7 @@ func installAll(filters ...bpf.Program) error {
 	return nil
 }
 
-func install(p bpf.Program, flags uintptr) error {
+func install(p cbpf.Program, flags uintptr) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -201,7 +158,7 @@ func onKeptThread(f func(done func(error))) error {
 // threeThreads puts one filter on one thread and two on another. The rest of
 // the process has none.
 func threeThreads() error {
-	for _, f := range []bpf.Filter{{denyMount}, twoFilters} {
+	for _, f := range []cbpf.Filter{{denyMount}, twoFilters} {
 		err := onKeptThread(func(done func(error)) {
 			for _, p := range f {
 				if err := install(p, 0); err != nil {
@@ -238,8 +195,8 @@ func strictThread() error {
 	return err
 }
 
-// vforkThread leaves a filtered thread waiting for a child by vfork, which
-// nothing but the end of that child interrupts.
+// vforkThread leaves a filtered thread waiting for a child by vfork; only the
+// end of that child interrupts it.
 func vforkThread() error {
 	var pipe [2]int
 	if err := unix.Pipe(pipe[:]); err != nil {
@@ -264,7 +221,7 @@ func vforkThread() error {
 	return err
 }
 
-// holdStopped stops a thread, says so, and never lets go.
+// holdStopped stops a thread, says so, and never releases it.
 func holdStopped(arg string) error {
 	tid, err := strconv.Atoi(arg)
 	if err != nil {

@@ -13,13 +13,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
 // Container is the first process of a running container.
 type Container struct {
 	ID     string
-	Engine string // "runc"; the first that knows it if several do
+	Engine string // "runc"; the first that knows the container
 	PID    int
 }
 
@@ -27,16 +28,16 @@ type Container struct {
 type engine struct {
 	name string
 	args []string // before the container
-	// roots are patterns of directories that other engines have this one keep
-	// its state in, besides its own default.
+	// roots are patterns of directories, besides this engine's own default, in
+	// which other engines have it keep its state.
 	roots []string
 	read  func(out []byte) (pid int, state string, err error)
 }
 
 var inspect = []string{"inspect", "--type", "container", "--format", "{{.State.Pid}} {{.State.Status}}"}
 
-// engines are asked in this order. Whoever asks docker for a container that
-// runc started for it gets the same process.
+// engines are asked in this order. For a container that runc started for
+// docker, both return the same process.
 var engines = []engine{
 	{"docker", inspect, nil, readInspect},
 	{"podman", inspect, nil, readInspect},
@@ -55,16 +56,16 @@ func names(list []engine) []string {
 	return names
 }
 
-// engineTimeout is for one question to one engine.
+// engineTimeout bounds one question to one engine.
 const engineTimeout = 10 * time.Second
 
 // legal is what the runtimes take for a container's name. It cannot be an
 // option, nor lead out of a directory.
-var legal = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_+.-]*$`)
+var legal = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_+.-]*$`) })
 
-// FindContainer asks the engines that are installed for a container, by its
-// id or the name that they have for it. "runc:ID" asks one of them. It fails
-// unless exactly one process is meant, with a *HostError if there is no engine.
+// FindContainer asks the installed engines for a container, by its id or their
+// name for it. "runc:ID" asks one of them. It fails unless exactly one process
+// is meant, with a *HostError if there is no engine.
 func FindContainer(ctx context.Context, name string) (Container, error) {
 	id, asked := name, engines
 	if prefix, rest, ok := strings.Cut(name, ":"); ok {
@@ -73,7 +74,7 @@ func FindContainer(ctx context.Context, name string) (Container, error) {
 			return Container{}, fmt.Errorf("container %s: no such engine; there are %s", name, strings.Join(Engines(), ", "))
 		}
 	}
-	if !legal.MatchString(id) {
+	if !legal().MatchString(id) {
 		return Container{}, fmt.Errorf("container %q: not a container's name", id)
 	}
 	var found []Container
@@ -120,8 +121,8 @@ func joined(errs []error) error {
 	return errors.New(strings.Join(texts, "; "))
 }
 
-// find asks an engine, in each place where it may keep its state. The error
-// says why there is none.
+// find asks an engine, in each place where it may keep its state. refusal says
+// why it found none.
 func (e engine) find(ctx context.Context, path, id string) (found []Container, refusal error) {
 	places := [][]string{nil}
 	for _, pattern := range e.roots {
@@ -178,7 +179,7 @@ func readInspect(out []byte) (pid int, state string, err error) {
 	return pid, state, err
 }
 
-// readState reads the state that the OCI runtime specification describes.
+// readState reads a state as the OCI runtime specification describes it.
 func readState(out []byte) (pid int, state string, err error) {
 	var s struct {
 		PID    int    `json:"pid"`

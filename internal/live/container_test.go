@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// engineScripts stand in for engines; each knows some containers.
+// inspector stands in for an engine; each knows some containers.
 const inspector = `#!/bin/sh
 [ "$1 $2 $3 $4" = "inspect --type container --format" ] || { echo "bad call: $*" >&2; exit 9; }
 case "$6" in

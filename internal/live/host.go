@@ -24,7 +24,7 @@ type Unread struct {
 	Err     error
 }
 
-// All reads the filters of every process of the host but kernel threads and
+// All reads the filters of every process of the host except kernel threads and
 // zombies. Equal stacks are shared between processes. The error is about the
 // host as a whole: that of a process is in Unread.
 func All() (Host, error) {
@@ -36,8 +36,7 @@ func All() (Host, error) {
 	return h, err
 }
 
-// all gives each thread less time to stop than Read does: there may be many
-// that do not.
+// all gives each thread less time to stop than Read does: many may not stop.
 func (r *reader) all() (h Host, err error) {
 	r.total = 200 * time.Millisecond
 	pids, err := numbers("/proc")
@@ -61,7 +60,7 @@ func (r *reader) all() (h Host, err error) {
 		case errors.As(err, &unable) && unable.General:
 			return h, fmt.Errorf("read the filters of process %d: %w", pid, err)
 		default:
-			h.Unread = append(h.Unread, Unread{pid, s.name, err})
+			h.Unread = append(h.Unread, Unread{pid, string(s.Name), err})
 		}
 	}
 	if len(h.Processes) == 0 {

@@ -1,18 +1,17 @@
-// Package live reads the seccomp filters of running processes out of the
-// kernel.
+// Package live reads the seccomp filters of running processes from the kernel.
 //
-// A filter is read with PTRACE_SECCOMP_GET_FILTER, which needs CAP_SYS_ADMIN
-// in the initial user namespace, and a caller that is itself under no filter.
-// The kernel gives it out only while the thread is stopped, so each thread
-// under a filter is stopped for some microseconds, one at a time: some calls
-// that it sleeps in, such as epoll_wait, return EINTR for that. A thread
-// without a filter is not touched; /proc tells.
+// It reads a filter with PTRACE_SECCOMP_GET_FILTER. The call needs
+// CAP_SYS_ADMIN in the initial user namespace, and a caller that is itself
+// under no filter. The kernel returns a filter only while its thread is
+// stopped, so each thread under a filter is stopped for some microseconds, one
+// at a time. Some calls that it sleeps in, such as epoll_wait, then return
+// EINTR. A thread without a filter, which /proc shows, is not touched.
 //
-// Nothing stays stopped. The kernel detaches from all threads when the
-// tracing thread ends, for whatever reason.
+// Nothing stays stopped. The kernel detaches from all threads when the tracing
+// thread ends, for whatever reason.
 //
-// Threads and processes that the pid namespace of the caller does not have are
-// not seen.
+// The package does not see threads and processes outside the caller's PID
+// namespace.
 package live
 
 import (
@@ -28,7 +27,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/afalg-policy/afalg-policy/internal/bpf"
+	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
 )
 
 // Mode is how seccomp treats a thread (linux/seccomp.h).
@@ -36,7 +35,7 @@ type Mode int
 
 const (
 	Disabled Mode = iota // every call is allowed
-	Strict               // read, write, exit and sigreturn are
+	Strict               // only read, write, exit and sigreturn are
 	Filtered             // the filters decide
 )
 
@@ -47,15 +46,15 @@ func (m Mode) String() string {
 	return [...]string{"no filter", "strict mode", "filtered"}[m]
 }
 
-// Stack is what decides about a thread's calls.
+// Stack decides about a thread's calls.
 type Stack struct {
 	Mode Mode
 	// Filter holds the programs, the oldest first, as they were installed. It
-	// is empty if the mode is Disabled, and does what the kernel does if it
-	// is Strict.
-	Filter bpf.Filter
-	// ID is the same for two stacks that hold the same programs in the same
-	// order, and for no others.
+	// is empty if the mode is Disabled. If the mode is Strict, it does what the
+	// kernel does.
+	Filter cbpf.Filter
+	// ID is the same for two stacks with the same programs in the same order,
+	// and differs for all others.
 	ID string
 }
 
@@ -68,12 +67,12 @@ func (s *Stack) Instructions() int {
 	return n
 }
 
-func newStack(mode Mode, f bpf.Filter) *Stack {
+func newStack(mode Mode, f cbpf.Filter) *Stack {
 	h := sha256.New()
 	fmt.Fprintln(h, mode)
 	for _, p := range f {
 		fmt.Fprintln(h, len(p))
-		h.Write(p.Bytes(bpf.Little))
+		h.Write(p.Bytes(cbpf.Little))
 	}
 	return &Stack{mode, f, hex.EncodeToString(h.Sum(nil))}
 }
@@ -88,18 +87,17 @@ type Thread struct {
 // Process is a process and all of its threads, the first one first.
 type Process struct {
 	PID     int
-	Command string // the name that the kernel has for it, at most 15 bytes
+	Command string // the kernel's name for it, at most 15 bytes
 	Threads []Thread
 }
 
-// Group is the threads of a process under one stack.
+// Group holds the threads of a process under one stack.
 type Group struct {
 	Stack *Stack
 	TIDs  []int
 }
 
-// Groups lists the distinct stacks of the process, in the order of the
-// threads.
+// Groups lists the distinct stacks of the process, in the order of the threads.
 func (p Process) Groups() []Group {
 	var groups []Group
 	for _, t := range p.Threads {
@@ -112,11 +110,11 @@ func (p Process) Groups() []Group {
 	return groups
 }
 
-// HostError says why this host, or this caller on it, cannot tell. Any other
-// error is about the process that was named.
+// HostError says why this host, or this caller on it, cannot read filters. Any
+// other error is about the named process.
 type HostError struct {
 	Err error
-	// General says that it holds for every process under a filter.
+	// General means that it holds for every process under a filter.
 	General bool
 }
 
@@ -144,29 +142,29 @@ func Read(pid int) (Process, error) {
 	return p, nil
 }
 
-// errGone says that a thread ended. It is an error only if none is left.
+// errGone means that a thread ended. It is an error only if none is left.
 var errGone = errors.New("there is no such process any more")
 
 // reader reads processes one after the other.
 type reader struct {
 	stacks  map[string]*Stack // by ID
 	buffer  []unix.SockFilter // for one program
-	allowed error             // why the kernel would not tell, if asked
+	allowed error             // why the kernel would refuse to answer
 	patience
 }
 
 func newReader() *reader {
 	r := &reader{
 		stacks:   map[string]*Stack{},
-		buffer:   make([]unix.SockFilter, bpf.MaxInstructions),
+		buffer:   make([]unix.SockFilter, cbpf.MaxInstructions),
 		patience: patience{spin: 200 * time.Microsecond, total: 2 * time.Second},
 	}
 	r.allowed = mayAsk()
 	return r
 }
 
-// process reads the threads until it has met every one: what a thread creates
-// while others are asked inherits the filters that it has at that time.
+// process reads the threads until it has met every one: a thread created
+// meanwhile inherits its creator's filters at that time.
 func (r *reader) process(pid int) (Process, error) {
 	s, err := readStatus(procPath(pid))
 	if err != nil {
@@ -175,7 +173,7 @@ func (r *reader) process(pid int) (Process, error) {
 	if err := s.usable(pid); err != nil {
 		return Process{}, err
 	}
-	p := Process{PID: pid, Command: s.name}
+	p := Process{PID: pid, Command: string(s.Name)}
 	for asked := map[int]bool{}; ; {
 		tids, err := threads(pid)
 		if err != nil {
@@ -213,12 +211,12 @@ func (r *reader) thread(pid, tid int) (*Stack, error) {
 		return nil, err
 	case s.ended():
 		return nil, errGone
-	case s.mode != Filtered:
-		return r.share(s.mode, strictFilter(s.mode)), nil
+	case s.mode() != Filtered:
+		return r.share(s.mode(), strictFilter(s.mode())), nil
 	case r.allowed != nil:
 		return nil, r.allowed
 	}
-	var f bpf.Filter
+	var f cbpf.Filter
 	err = r.whileStopped(tid, func() error {
 		f, err = r.filters(taskPath(pid, tid), tid)
 		return err
@@ -229,8 +227,8 @@ func (r *reader) thread(pid, tid int) (*Stack, error) {
 	return r.share(Filtered, f), nil
 }
 
-// share makes one stack of those that are the same.
-func (r *reader) share(mode Mode, f bpf.Filter) *Stack {
+// share returns one stack for all equal ones.
+func (r *reader) share(mode Mode, f cbpf.Filter) *Stack {
 	s := newStack(mode, f)
 	if known, ok := r.stacks[s.ID]; ok {
 		return known

@@ -14,12 +14,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/afalg-policy/afalg-policy/internal/bpf"
+	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
+	"github.com/afalg-policy/afalg-policy/internal/testing/kerneltest"
 )
 
 func notify(c chan<- os.Signal) { signal.Notify(c, unix.SIGUSR1) }
 
-// kindOf names what an error is about.
+// kindOf names the subject of an error.
 func kindOf(err error) string {
 	var unable *HostError
 	switch {
@@ -33,8 +34,8 @@ func kindOf(err error) string {
 	return "input"
 }
 
-// summary writes the groups of a process, the threads that each has counted
-// as one or more.
+// summary prints the groups of a process, with the threads of each counted as
+// one or more.
 func summary(p Process) string {
 	var lines []string
 	for _, g := range p.Groups() {
@@ -57,11 +58,11 @@ func TestRead(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.role, func(t *testing.T) {
 			c := start(t, tt.role, nil)
-			tids, err := threads(c.pid())
+			tids, err := threads(c.Process.Pid)
 			if err != nil {
 				t.Fatal(err)
 			}
-			p, err := Read(c.pid())
+			p, err := Read(c.Process.Pid)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -76,22 +77,22 @@ func TestRead(t *testing.T) {
 			if p.Command != "exe" {
 				t.Errorf("command %q", p.Command)
 			}
-			c.end(t)
+			c.End()
 		})
 	}
 }
 
-// TestOrder reads the very programs, the oldest first.
+// TestOrder reads the very same programs, the oldest first.
 func TestOrder(t *testing.T) {
 	c := start(t, "stack", nil)
-	p, err := Read(c.pid())
+	p, err := Read(c.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(twoFilters, p.Threads[0].Stack.Filter); d != "" {
 		t.Error(d)
 	}
-	if a, b := newStack(Filtered, twoFilters), newStack(Filtered, bpf.Filter{denyReboot, denyMount}); a.ID == b.ID {
+	if a, b := newStack(Filtered, twoFilters), newStack(Filtered, cbpf.Filter{denyReboot, denyMount}); a.ID == b.ID {
 		t.Error("the order does not tell stacks apart")
 	}
 	if id := newStack(Filtered, twoFilters).ID; id != p.Threads[0].Stack.ID {
@@ -100,44 +101,59 @@ func TestOrder(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	filtered := fmt.Sprint(start(t, "stack", nil).pid())
+	filtered := fmt.Sprint(start(t, "stack", nil).Process.Pid)
 	threaded := start(t, "threads", nil)
-	tids, err := threads(threaded.pid())
+	tids, err := threads(threaded.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	zombie := start(t, "plain", nil)
-	zombie.in.Close()
-	waitFor(t, func() bool { s, _ := readStatus(procPath(zombie.pid())); return s.ended() })
+	zombie.In.Close()
+	waitFor(t, func() bool { s, _ := readStatus(procPath(zombie.Process.Pid)); return s.ended() })
 	traced := start(t, "stack", nil)
-	tracer := start(t, "hold", nil, fmt.Sprint(traced.pid()))
-	contained := start(t, "stack", inUserNamespace)
+	tracer := start(t, "hold", nil, fmt.Sprint(traced.Process.Pid))
 
-	tests := []struct {
-		name, role string
-		change     func(*exec.Cmd)
-		pid        string
-		want       string
-	}{
+	checkErrors(t, []errorTest{
 		{"no such process", "read", nil, "4194305", "input read the filters of process 4194305: there is no such process any more"},
 		{"zero", "read", nil, "0", "input read the filters of process 0: there is no such process any more"},
 		{"negative", "read", nil, "-1", "input read the filters of process -1: there is no such process any more"},
 		{"a kernel thread", "read", nil, "2", "input read the filters of process 2: it is a kernel thread, which makes no system calls"},
-		{"a zombie", "read", nil, fmt.Sprint(zombie.pid()),
+		{"a zombie", "read", nil, fmt.Sprint(zombie.Process.Pid),
 			"input read the filters of process PID: it is a zombie, which has no filter: there is no such process any more"},
 		{"a thread", "read", nil, fmt.Sprint(tids[1]),
-			fmt.Sprintf("input read the filters of process PID: it is a thread of process %d: ask about that", threaded.pid())},
-		{"traced already", "read", nil, fmt.Sprint(traced.pid()),
-			fmt.Sprintf("this process on this host read the filters of process PID: thread PID: process %d traces it already, and there can be only one tracer: end that first (a debugger, strace)", tracer.pid())},
-		{"in another user namespace, from the first one", "read", nil, fmt.Sprint(contained.pid()), "ok <nil>"},
-		{"from another user namespace", "read", inUserNamespace, filtered,
-			"host read the filters of process PID: thread PID: the kernel shows filters only to a process with CAP_SYS_ADMIN in the initial user namespace: run this as root outside of every container"},
+			fmt.Sprintf("input read the filters of process PID: it is a thread of process %d: ask about that", threaded.Process.Pid)},
+		{"traced already", "read", nil, fmt.Sprint(traced.Process.Pid),
+			fmt.Sprintf("this process on this host read the filters of process PID: thread PID: process %d traces it already, and there can be only one tracer: end that first (a debugger, strace)", tracer.Process.Pid)},
 		{"without privileges", "read", asNobody, filtered,
 			"host read the filters of process PID: thread PID: the kernel shows filters only to a process with CAP_SYS_ADMIN: run this as root"},
 		{"under a filter", "read under a filter", nil, filtered,
 			"host read the filters of process PID: thread PID: this program is itself under seccomp (filtered): the kernel shows filters only to a process without; run it outside of the container or unit"},
 		{"without privileges, a process without a filter", "read", asNobody, fmt.Sprint(os.Getpid()), "ok <nil>"},
-	}
+	})
+}
+
+func TestErrorsOfUserNamespaces(t *testing.T) {
+	kerneltest.NeedUserNamespaces(t)
+	filtered := fmt.Sprint(start(t, "stack", nil).Process.Pid)
+	contained := start(t, "stack", inUserNamespace)
+	checkErrors(t, []errorTest{
+		{"in another user namespace, from the first one", "read", nil, fmt.Sprint(contained.Process.Pid), "ok <nil>"},
+		{"from another user namespace", "read", inUserNamespace, filtered,
+			"host read the filters of process PID: thread PID: the kernel shows filters only to a process with CAP_SYS_ADMIN in the initial user namespace: run this as root outside of every container"},
+	})
+}
+
+// errorTest has a child read the filters of a process. PID in the child's
+// answer stands for that process.
+type errorTest struct {
+	name, role string
+	change     func(*exec.Cmd)
+	pid        string
+	want       string
+}
+
+func checkErrors(t *testing.T, tests []errorTest) {
+	t.Helper()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, got, _ := strings.Cut(strings.TrimSpace(answer(t, tt.role, tt.change, tt.pid)), " ")
@@ -149,7 +165,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestSelf: this test is under no filter, and knows it without tracing.
+// TestSelf shows that this test, which is under no filter, knows so without
+// tracing.
 func TestSelf(t *testing.T) {
 	p, err := Read(os.Getpid())
 	if err != nil {
@@ -162,94 +179,94 @@ func TestSelf(t *testing.T) {
 
 func waitFor(t *testing.T, holds func() bool) {
 	t.Helper()
-	for range 2000 {
+	const patience = 3 * time.Minute // for a test that hangs
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if holds() {
 			return
 		}
-		time.Sleep(time.Millisecond)
 	}
-	t.Fatal("it did not come true within two seconds")
+	t.Fatalf("it did not come true within %v", patience)
 }
 
 // state is the process's state, without a tracer.
-func state(t *testing.T, pid int) string {
+func state(t *testing.T, pid int) byte {
 	t.Helper()
 	s, err := readStatus(procPath(pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.tracer != 0 {
+	if s.Tracer != 0 {
 		t.Errorf("process %d is still traced", pid)
 	}
-	return s.state
+	return s.State
 }
 
 // A process that a signal stopped stays stopped, and can be continued.
 func TestStoppedStaysStopped(t *testing.T) {
 	c := start(t, "stack", nil)
-	stopped := func() bool { s, _ := readStatus(procPath(c.pid())); return s.state == "T" }
+	stopped := func() bool { s, _ := readStatus(procPath(c.Process.Pid)); return s.State == 'T' }
 	if err := c.Process.Signal(unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, stopped)
 	for range 3 {
-		if _, err := Read(c.pid()); err != nil {
+		if _, err := Read(c.Process.Pid); err != nil {
 			t.Fatal(err)
 		}
 		waitFor(t, stopped)
-		state(t, c.pid())
+		state(t, c.Process.Pid)
 	}
 	if err := c.Process.Signal(unix.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	c.end(t)
+	c.End()
 }
 
 // A killed reader leaves nothing stopped.
 func TestKilledReader(t *testing.T) {
 	c := start(t, "stack", nil)
-	reader := start(t, "hold", nil, fmt.Sprint(c.pid()))
-	s, err := readStatus(procPath(c.pid()))
-	if err != nil || s.state != "t" || processOf(s.tracer) != reader.pid() {
+	reader := start(t, "hold", nil, fmt.Sprint(c.Process.Pid))
+	s, err := readStatus(procPath(c.Process.Pid))
+	if err != nil || s.State != 't' || processOf(s.Tracer) != reader.Process.Pid {
 		t.Fatalf("it is not held: %+v, %v", s, err)
 	}
 	reader.Process.Kill()
 	reader.Wait()
-	waitFor(t, func() bool { return state(t, c.pid()) == "S" })
-	c.end(t)
+	waitFor(t, func() bool { return state(t, c.Process.Pid) == 'S' })
+	c.End()
 }
 
-// Signals that arrive while the process is asked are neither lost nor made up.
+// Signals that arrive during the reading are neither lost nor invented.
 func TestSignalsSurvive(t *testing.T) {
 	c := start(t, "signals", nil)
-	c.expect(t, "listening\n")
+	c.Expect("listening")
 	const rounds = 300
 	done := make(chan error)
 	go func() {
 		var err error
 		for range rounds / 3 {
-			if _, e := Read(c.pid()); e != nil {
+			if _, e := Read(c.Process.Pid); e != nil {
 				err = e
 			}
 		}
 		done <- err
 	}()
 	for range rounds {
-		if err := unix.Kill(c.pid(), unix.SIGUSR1); err != nil {
+		if err := unix.Kill(c.Process.Pid, unix.SIGUSR1); err != nil {
 			t.Fatal(err)
 		}
-		c.expect(t, "signal\n") // each is taken before the next one is sent
+		c.Expect("signal") // each is taken before the next one is sent
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	c.in.Close()
-	if rest, _ := c.out.ReadString('\n'); rest != "" {
+	c.In.Close()
+	if rest, _ := c.Out.ReadString('\n'); rest != "" {
 		t.Errorf("one signal too many: %q", rest)
 	}
 }
 
-// Killed at any moment, a process is read or gone, and is reaped.
+// A process that is killed at any moment is read or gone, and is reaped.
 func TestDiesUnderWay(t *testing.T) {
 	read, gone := 0, 0
 	for i := range 60 {
@@ -259,7 +276,7 @@ func TestDiesUnderWay(t *testing.T) {
 			c.Process.Kill()
 		}()
 		for {
-			_, err := Read(c.pid())
+			_, err := Read(c.Process.Pid)
 			if err == nil {
 				read++
 				continue
@@ -285,24 +302,24 @@ func TestDiesUnderWay(t *testing.T) {
 // A thread that cannot stop is reported, and goes on afterwards.
 func TestUninterruptible(t *testing.T) {
 	c := start(t, "vfork", nil)
-	_, err := Read(c.pid())
+	_, err := Read(c.Process.Pid)
 	if kindOf(err) != "this process on this host" || !strings.Contains(err.Error(), "it did not stop within 2s") {
 		t.Fatal(err)
 	}
-	tids, err := threads(c.pid())
+	tids, err := threads(c.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tid := range tids {
-		waitFor(t, func() bool { s, err := readStatus(taskPath(c.pid(), tid)); return err == nil && s.tracer == 0 })
+		waitFor(t, func() bool { s, err := readStatus(taskPath(c.Process.Pid, tid)); return err == nil && s.Tracer == 0 })
 	}
 }
 
 // Threads that come and go while they are listed are all met.
 func TestAll(t *testing.T) {
-	filtered := []int{start(t, "stack", nil).pid(), start(t, "stack", nil).pid()}
-	open := start(t, "plain", nil).pid()
-	held := start(t, "stack", nil).pid()
+	filtered := []int{start(t, "stack", nil).Process.Pid, start(t, "stack", nil).Process.Pid}
+	open := start(t, "plain", nil).Process.Pid
+	held := start(t, "stack", nil).Process.Pid
 	start(t, "hold", nil, fmt.Sprint(held))
 	h, err := All()
 	if err != nil {

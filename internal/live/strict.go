@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/afalg-policy/afalg-policy/internal/bpf"
+	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
 )
 
 // strictCalls are the numbers of read, write, exit and sigreturn on a machine,
@@ -15,10 +15,10 @@ var strictCalls = map[string]map[uint32][]uint32{
 	"arm64": {unix.AUDIT_ARCH_AARCH64: {63, 64, 93, 139}, unix.AUDIT_ARCH_ARM: {3, 4, 1, 119}},
 }
 
-// strictFilter is a program that does what the kernel does in strict mode. On
-// a machine whose numbers are not known it allows everything: what cannot be
-// told is open.
-func strictFilter(m Mode) bpf.Filter {
+// strictFilter is a program that does what the kernel does in strict mode. On a
+// machine with unknown numbers it allows everything: the unknown counts as
+// open.
+func strictFilter(m Mode) cbpf.Filter {
 	calls, known := strictCalls[runtime.GOARCH]
 	if m != Strict || !known {
 		return nil
@@ -28,7 +28,7 @@ func strictFilter(m Mode) bpf.Filter {
 		jeq  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
 		ret  = unix.BPF_RET | unix.BPF_K
 	)
-	var p bpf.Program
+	var p cbpf.Program
 	for _, arch := range []uint32{unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_AARCH64, unix.AUDIT_ARCH_ARM} {
 		numbers := calls[arch]
 		if numbers == nil {
@@ -45,5 +45,5 @@ func strictFilter(m Mode) bpf.Filter {
 			unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_KILL_THREAD},
 			unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW})
 	}
-	return bpf.Filter{append(p, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_KILL_THREAD})}
+	return cbpf.Filter{append(p, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_KILL_THREAD})}
 }

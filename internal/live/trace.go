@@ -10,12 +10,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/afalg-policy/afalg-policy/internal/bpf"
+	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
 )
 
 // onThread runs f on an operating system thread that ends with it. ptrace
-// belongs to the thread that called it, and the end of that thread lets go of
-// whatever f left behind.
+// belongs to the thread that called it, and the end of that thread releases
+// everything that f left behind.
 func onThread(f func()) {
 	done := make(chan struct{})
 	go func() {
@@ -31,22 +31,22 @@ func onThread(f func()) {
 	<-done
 }
 
-// errRefused is what the kernel answers for many reasons: see explain.
+// errRefused is the kernel's answer for many reasons: see explain.
 var errRefused = errors.New("the kernel refused to trace it")
 
-// patience is how long a thread gets to stop. One that waits for a disk, or
-// for a child by vfork, stops only after that.
+// patience is how long a thread gets to stop. One that waits for a disk, or for
+// a child by vfork, stops only afterwards.
 type patience struct {
 	spin  time.Duration // without sleeping
 	total time.Duration
 }
 
-// whileStopped stops a thread, calls f, and lets the thread go on in the state
-// that it was in: a signal that it was about to take is delivered, and a
-// process that was stopped by a signal remains so. It must run by onThread.
+// whileStopped stops a thread, calls f, and lets the thread go on in its former
+// state: a pending signal is delivered, and a process stopped by a signal stays
+// stopped. It must run by onThread.
 func (p patience) whileStopped(tid int, f func() error) error {
-	// Not PTRACE_ATTACH, which sends a signal; and no PTRACE_O_EXITKILL, so
-	// that the thread survives this program.
+	// PTRACE_ATTACH would send a signal. PTRACE_O_EXITKILL is left out, so that
+	// the thread survives this program.
 	if err := ptrace(unix.PTRACE_SEIZE, tid, 0, 0); err != nil {
 		return attachError(err)
 	}
@@ -63,7 +63,7 @@ func (p patience) whileStopped(tid int, f func() error) error {
 		signal = uintptr(status.StopSignal())
 	}
 	if detachErr := ptrace(unix.PTRACE_DETACH, tid, 0, signal); detachErr == unix.ESRCH {
-		// It was killed. Its parent hears of that when we have.
+		// It was killed. Its parent learns that after we have.
 		_, err = p.wait(tid)
 		return errors.Join(err, errGone)
 	} else if detachErr != nil {
@@ -108,12 +108,12 @@ func (p patience) wait(tid int) (unix.WaitStatus, error) {
 }
 
 // filters reads the programs of a stopped thread, the oldest first.
-func (r *reader) filters(dir string, tid int) (bpf.Filter, error) {
+func (r *reader) filters(dir string, tid int) (cbpf.Filter, error) {
 	s, err := readStatus(dir)
 	if err != nil {
 		return nil, err
 	}
-	var f bpf.Filter
+	var f cbpf.Filter
 	for {
 		n, err := r.program(tid, len(f))
 		if err == unix.ENOENT {
@@ -122,14 +122,14 @@ func (r *reader) filters(dir string, tid int) (bpf.Filter, error) {
 		if err != nil {
 			return nil, filterError(err)
 		}
-		p := bpf.Program(slices.Clone(r.buffer[:n]))
+		p := cbpf.Program(slices.Clone(r.buffer[:n]))
 		if err := p.Check(); err != nil {
 			return nil, hostErrorf("filter %d, as the kernel tells it: %w", len(f)+1, err)
 		}
 		f = append(f, p)
 	}
-	if len(f) == 0 || s.filters >= 0 && s.filters != len(f) {
-		return nil, hostErrorf("the kernel counts %d filters and shows %d", s.filters, len(f))
+	if len(f) == 0 || s.Filters >= 0 && s.Filters != len(f) {
+		return nil, hostErrorf("the kernel counts %d filters and shows %d", s.Filters, len(f))
 	}
 	return f, nil
 }
@@ -148,7 +148,7 @@ func (r *reader) program(tid, index int) (int, error) {
 	return int(n), nil
 }
 
-// filterError says what an error of PTRACE_SECCOMP_GET_FILTER means.
+// filterError explains an error of PTRACE_SECCOMP_GET_FILTER.
 func filterError(err error) error {
 	switch err {
 	case unix.EACCES:

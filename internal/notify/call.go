@@ -6,11 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The two calls below cannot be made through package unix: it has no way to
-// say a null pointer with a length, or an accept without an address.
+// Package unix cannot make the two calls below: it has no null pointer with a
+// length, and no accept without an address.
 
 // Setsockopt sets an option from a buffer. An empty one is a null pointer with
-// the given length, which is how some options pass a number.
+// the given length; some options pass a number that way.
 func Setsockopt(fd, level, name int, value []byte, length uint32) error {
 	var p unsafe.Pointer
 	if len(value) > 0 {

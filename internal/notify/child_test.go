@@ -3,11 +3,9 @@ package notify_test
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,32 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/notify"
+	"github.com/afalg-policy/afalg-policy/internal/testing/child"
 )
 
 // The test binary is also the process whose calls are trapped. It reads
 // commands, a line each, and answers each with a line.
-const (
-	roleVar  = "NOTIFY_TEST_ROLE"
-	roleFile = 3 // the socket over which the listener is sent
-)
+const roleFile = 3 // the socket over which the listener is sent
 
 // trapped is a call that nobody else makes, and that takes any arguments.
 const trapped = unix.SYS_GETPPID
 
 func TestMain(m *testing.M) {
-	if os.Getenv(roleVar) == "" {
-		os.Exit(m.Run())
-	}
-	if err := serve(); err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
-}
-
-func init() {
-	if os.Getenv(roleVar) != "" {
-		runtime.LockOSThread() // so that the filter's thread is the main one
-	}
+	child.Main(m.Run, map[string]func([]string) error{"trapped": serve, "privileged": serve})
 }
 
 // trapOne is a filter that traps one call, whatever the architecture.
@@ -54,10 +38,10 @@ func trapOne(nr uint32) []unix.SockFilter {
 	}
 }
 
-func serve() error {
+func serve([]string) error {
 	signal.Ignore(unix.SIGTERM)
 	signal.Notify(make(chan os.Signal, 1), unix.SIGUSR1)
-	if os.Getenv(roleVar) != "privileged" {
+	if child.Role() != "privileged" {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return err
 		}
@@ -91,7 +75,7 @@ func perform(words []string) string {
 		}
 		r, _, errno := unix.Syscall6(trapped, args[0], args[1], args[2], args[3], args[4], args[5])
 		return fmt.Sprintf("%d %d", int(r), int(errno))
-	case "ppid": // not by the call that is trapped
+	case "ppid": // not by the trapped call
 		link, _, _ := strings.Cut(status("PPid"), " ")
 		return link
 	case "cloexec":
@@ -121,13 +105,11 @@ func status(key string) string {
 	return ""
 }
 
-// child is a process under a filter, with its listener.
-type child struct {
+// trappedChild is a process under a filter, with its listener.
+type trappedChild struct {
 	*testing.T
-	*exec.Cmd
+	*child.Proc
 	*notify.Listener
-	in  io.WriteCloser
-	out *bufio.Reader
 }
 
 func command(t *testing.T, role string) (cmd *exec.Cmd, socket int) {
@@ -141,33 +123,16 @@ func command(t *testing.T, role string) (cmd *exec.Cmd, socket int) {
 		theirs.Close()
 		unix.Close(ends[0])
 	})
-	cmd = exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), roleVar+"="+role)
-	cmd.Stderr = os.Stderr
+	cmd = child.Command(role)
 	cmd.ExtraFiles = []*os.File{theirs}
 	return cmd, ends[0]
 }
 
-func start(t *testing.T) *child {
+func start(t *testing.T) *trappedChild {
 	t.Helper()
 	cmd, socket := command(t, "trapped")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	c := &child{T: t, Cmd: cmd, in: in, out: bufio.NewReader(out)}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	c.expect("ready")
+	c := &trappedChild{T: t, Proc: child.Start(t, cmd)}
+	c.Expect("ready")
 	_, fds, err := notify.ReceiveFDs(socket, make([]byte, 10), 1)
 	if err != nil || len(fds) != 1 {
 		t.Fatal(fds, err)
@@ -183,24 +148,10 @@ func start(t *testing.T) *child {
 	return c
 }
 
-func (c *child) say(format string, args ...any) {
-	c.Helper()
-	if _, err := fmt.Fprintf(c.in, format+"\n", args...); err != nil {
-		c.Fatal(err)
-	}
-}
-
-func (c *child) expect(want string) {
-	c.Helper()
-	if got, err := c.out.ReadString('\n'); strings.TrimSuffix(got, "\n") != want || err != nil {
-		c.Fatalf("the child said %q, %v; want %q", got, err, want)
-	}
-}
-
 // trap has the child make the call, and receives it.
-func (c *child) trap(args ...string) notify.Notification {
+func (c *trappedChild) trap(args ...string) notify.Notification {
 	c.Helper()
-	c.say("call %s", strings.Join(args, " "))
+	c.Say("call %s", strings.Join(args, " "))
 	c.await(unix.POLLIN)
 	n, err := c.Receive(c.Buffer())
 	if err != nil {
@@ -210,7 +161,7 @@ func (c *child) trap(args ...string) notify.Notification {
 }
 
 // await polls the listener: a receive without a call would block.
-func (c *child) await(event int16) {
+func (c *trappedChild) await(event int16) {
 	c.Helper()
 	fds := []unix.PollFd{{Fd: int32(c.FD()), Events: unix.POLLIN}}
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
@@ -221,11 +172,4 @@ func (c *child) await(event int16) {
 		}
 	}
 	c.Fatalf("the listener never became %#x; it is %#x", event, fds[0].Revents)
-}
-
-// kill waits until nothing is left of the child.
-func (c *child) kill() {
-	c.Helper()
-	c.Process.Kill()
-	c.Wait()
 }

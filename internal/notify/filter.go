@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Install loads a filter for the calling thread, and for what it executes, and
-// returns the descriptor of its listener. The caller must be locked to its
-// thread, and have no_new_privs or CAP_SYS_ADMIN.
+// Install loads a filter for the calling thread and the programs that it
+// executes, and returns the descriptor of its listener. The caller must be
+// locked to its thread, and have no_new_privs or CAP_SYS_ADMIN.
 //
-// A signal that reaches a trapped thread interrupts its call, so that the
-// supervisor's work is lost. Linux 5.19 lets only fatal signals do so, once
-// the call was received.
+// A signal to a trapped thread interrupts its call, and the supervisor's work
+// is lost. From Linux 5.19 on, only fatal signals do so, once the call was
+// received.
 func Install(program []unix.SockFilter) (int, error) {
 	if len(program) == 0 || len(program) > maxProgram {
 		return -1, fmt.Errorf("load a filter of %d instructions: a program has 1 to %d", len(program), maxProgram)

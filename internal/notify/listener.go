@@ -1,11 +1,11 @@
 // Package notify is the supervisor's side of seccomp user notifications: a
 // listener receives the calls that a filter traps, and answers them. It knows
-// nothing of AF_ALG. What needs unsafe is here.
+// nothing of AF_ALG. The code that needs unsafe is here.
 //
-// A notification's thread stays blocked until it is answered, or killed, or
-// interrupted by a signal; every answer can therefore find that nobody waits
-// for it any more (ErrGone). When a listener closes, the kernel answers ENOSYS
-// to what is trapped, now and later.
+// A notification's thread stays blocked until it is answered, killed, or
+// interrupted by a signal. Every answer can therefore find that nobody waits
+// for it any more (ErrGone). When a listener closes, the kernel answers trapped
+// calls with ENOSYS, now and later.
 package notify
 
 import (
@@ -18,11 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrGone says that the call is no longer waiting: its thread was killed, or a
-// signal interrupted it. It is routine.
+// ErrGone means that the call is no longer waiting: its thread was killed, or a
+// signal interrupted it. This is routine.
 var ErrGone = errors.New("the call is no longer waiting")
 
-// Data is struct seccomp_data: what a filter sees of a call.
+// Data is struct seccomp_data: a filter's view of a call.
 type Data struct {
 	Nr   int32
 	Arch uint32
@@ -33,20 +33,20 @@ type Data struct {
 // Notification is a trapped call (struct seccomp_notif).
 type Notification struct {
 	ID    uint64
-	TID   uint32 // a thread id, as this process sees it; 0 if it does not
+	TID   uint32 // a thread id, as this process sees it; 0 if it sees none
 	Flags uint32
 	Data  Data
 }
 
-// Listener is the descriptor that the kernel gives out with a filter. It can
-// be polled: it is readable while a call waits, and hangs up when no process
-// has the filter any more.
+// Listener is the descriptor that the kernel returns for a filter. It can be
+// polled: it is readable while a call waits, and hangs up when no process has
+// the filter any more.
 type Listener struct {
 	fd   int
-	size int // of a notification, as this kernel has it
+	size int // of a notification on this kernel
 }
 
-// The link of a listener's descriptor in /proc.
+// listenerLink is the link of a listener's descriptor in /proc.
 const listenerLink = "anon_inode:seccomp notify"
 
 // NewListener takes over a descriptor, and closes it if it is no listener.
@@ -74,8 +74,8 @@ func newListener(fd int) (*Listener, error) {
 	return &Listener{fd, size}, nil
 }
 
-// notificationSize asks for the size of a notification: the kernel writes as
-// much as it has, whatever the caller was compiled for.
+// notificationSize asks for the size of a notification: the kernel writes its
+// own size, whatever the caller was compiled for.
 func notificationSize() (int, error) {
 	var sizes struct{ notif, resp, data uint16 }
 	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_NOTIF_SIZES, 0, uintptr(unsafe.Pointer(&sizes)))
@@ -85,14 +85,14 @@ func notificationSize() (int, error) {
 	return max(int(sizes.notif), int(unsafe.Sizeof(Notification{}))), nil
 }
 
-// Close ends the listener. Nobody may use it any more.
+// Close ends the listener, which must not be used any more.
 func (l *Listener) Close() error { return unix.Close(l.fd) }
 
-// FD is the descriptor, which stays the listener's.
+// FD returns the descriptor, which the listener keeps.
 func (l *Listener) FD() int { return l.fd }
 
 // SetSyncWakeUp asks the kernel (6.6) to wake the supervisor on the processor
-// of the caller, which then waits: several times faster.
+// of the caller, which then waits. That is several times faster.
 func (l *Listener) SetSyncWakeUp() error {
 	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 	if errno != 0 {
@@ -107,12 +107,12 @@ type Buffer []byte
 // Buffer makes room for one notification.
 func (l *Listener) Buffer() Buffer { return make(Buffer, l.size) }
 
-// Receive takes the call that waits. It must be known that there is one, and
-// nobody else may receive at the time: the ioctl blocks otherwise, and on some
-// kernels never returns once the last process has gone (6.1). With ErrGone
-// there was one.
+// Receive takes the waiting call. The caller must know that there is one, and
+// no other goroutine may receive at that time: the ioctl blocks otherwise, and
+// on some kernels never returns once the last process has gone (6.1). ErrGone
+// means that there was one.
 func (l *Listener) Receive(b Buffer) (Notification, error) {
-	clear(b) // or the kernel refuses
+	clear(b) // otherwise the kernel refuses
 	err := l.ioctl(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&b[0]))
 	switch err {
 	case nil:
@@ -131,8 +131,8 @@ type response struct {
 	flags uint32
 }
 
-// Valid tells whether the call still waits. What was read of its thread before
-// is then the thread's, and not of another one with the same number.
+// Valid reports whether the call still waits. Facts read of its thread before
+// then belong to that thread, and not to another one with the same number.
 func (l *Listener) Valid(id uint64) bool {
 	return l.ioctl(unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) == nil
 }
@@ -148,7 +148,7 @@ func (l *Listener) Fail(id uint64, errno unix.Errno) error {
 }
 
 // Continue lets the kernel carry out the call, with arguments that the caller
-// may have changed in memory: never for a call that a pointer decides.
+// may have changed in memory. It is not for a call that a pointer decides.
 func (l *Listener) Continue(id uint64) error {
 	return l.send(response{id: id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE})
 }
@@ -167,14 +167,14 @@ type addition struct {
 }
 
 // AddFD puts a copy of a descriptor into the caller's table and returns its
-// number there. With answer the call ends with that number, in one step (Linux
+// number there. With answer, the call ends with that number, in one step (Linux
 // 5.14). Any error but ErrGone leaves the call waiting for an answer.
 //
 // The ioctl waits until the caller's thread has taken the descriptor. A signal
-// in between, and the Go runtime sends itself many, would take the descriptor
-// back and not the answer (seccomp_notify_addfd in kernel/seccomp.c, up to 6.18
-// at least): the call would return 0, which is a descriptor of the caller's. So
-// signals wait.
+// in between would take back the descriptor and not the answer
+// (seccomp_notify_addfd in kernel/seccomp.c, up to 6.18 at least), and the Go
+// runtime sends itself many: the call would return 0, which is a descriptor of
+// the caller's. So signals wait.
 func (l *Listener) AddFD(id uint64, fd int, cloexec, answer bool) (int, error) {
 	a := addition{id: id, src: uint32(fd)}
 	if cloexec {
@@ -195,7 +195,7 @@ func (l *Listener) AddFD(id uint64, fd int, cloexec, answer bool) (int, error) {
 	return int(n), nil
 }
 
-// mask sets which signals this thread blocks. It cannot fail.
+// mask sets the signals that this thread blocks. It cannot fail.
 func mask(set, old *uint64) {
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), unsafe.Sizeof(*set), 0, 0)
 }
@@ -207,7 +207,7 @@ func gone(err error) error {
 	return err
 }
 
-// ioctl is for those that do not block.
+// ioctl makes a request that does not block.
 func (l *Listener) ioctl(request uintptr, arg unsafe.Pointer) error {
 	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), request, uintptr(arg))
 	if errno != 0 {

@@ -25,7 +25,7 @@ func TestReceive(t *testing.T) {
 	if err := c.Return(n.ID, 0); err != nil {
 		t.Fatal(err)
 	}
-	c.expect("0 0")
+	c.Expect("0 0")
 	if again := c.trap(); again.ID == n.ID {
 		t.Errorf("two calls have the id %#x", n.ID)
 	}
@@ -33,8 +33,8 @@ func TestReceive(t *testing.T) {
 
 func TestAnswers(t *testing.T) {
 	c := start(t)
-	c.say("ppid")
-	c.expect(fmt.Sprint(os.Getpid()))
+	c.Say("ppid")
+	c.Expect(fmt.Sprint(os.Getpid()))
 	for _, test := range []struct {
 		name   string
 		answer func(id uint64) error
@@ -53,13 +53,13 @@ func TestAnswers(t *testing.T) {
 		if err := test.answer(n.ID); err != nil {
 			t.Errorf("%s: %v", test.name, err)
 		}
-		c.expect(test.want)
+		c.Expect(test.want)
 		c.checkGone(n.ID)
 	}
 }
 
 // checkGone asks for each answer to a call that does not wait.
-func (c *child) checkGone(id uint64) {
+func (c *trappedChild) checkGone(id uint64) {
 	c.Helper()
 	if c.Valid(id) {
 		c.Errorf("call %#x is still valid", id)
@@ -94,7 +94,7 @@ func TestUnknownID(t *testing.T) {
 	if err := c.Return(n.ID, 7); err != nil {
 		t.Error(err)
 	}
-	c.expect("7 0")
+	c.Expect("7 0")
 }
 
 func TestAddFD(t *testing.T) {
@@ -119,9 +119,9 @@ func TestAddFD(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		c.expect(fmt.Sprintf("%d 0", fd))
-		c.say("cloexec %d", fd)
-		c.expect(test.flags)
+		c.Expect(fmt.Sprintf("%d 0", fd))
+		c.Say("cloexec %d", fd)
+		c.Expect(test.flags)
 		link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", c.Process.Pid, fd))
 		if err != nil || link != os.DevNull {
 			t.Errorf("descriptor %d of the caller is %s, %v", fd, link, err)
@@ -129,7 +129,7 @@ func TestAddFD(t *testing.T) {
 	}
 }
 
-// What fails leaves the call waiting.
+// A failed answer leaves the call waiting.
 func TestAddFDFails(t *testing.T) {
 	c := start(t)
 	null := openNull(t)
@@ -140,8 +140,8 @@ func TestAddFDFails(t *testing.T) {
 		}
 		c.failed(n, unix.EBADF, "-1 9")
 	}
-	c.say("nofile 0")
-	c.expect("<nil>")
+	c.Say("nofile 0")
+	c.Expect("<nil>")
 	for _, answer := range []bool{false, true} {
 		n := c.trap()
 		if _, err := c.AddFD(n.ID, null, false, answer); err != unix.EMFILE {
@@ -151,7 +151,7 @@ func TestAddFDFails(t *testing.T) {
 	}
 }
 
-func (c *child) failed(n notify.Notification, errno unix.Errno, want string) {
+func (c *trappedChild) failed(n notify.Notification, errno unix.Errno, want string) {
 	c.Helper()
 	if !c.Valid(n.ID) {
 		c.Error("the call does not wait any more")
@@ -159,18 +159,18 @@ func (c *child) failed(n notify.Notification, errno unix.Errno, want string) {
 	if err := c.Fail(n.ID, errno); err != nil {
 		c.Error(err)
 	}
-	c.expect(want)
+	c.Expect(want)
 }
 
 func TestKilledCaller(t *testing.T) {
 	c := start(t)
 	n := c.trap()
-	c.kill()
+	c.Kill()
 	c.checkGone(n.ID)
 	c.await(unix.POLLHUP)
 }
 
-// A signal that does not kill does not interrupt a call that was received.
+// A signal that does not kill does not interrupt a received call.
 func TestSignalledCaller(t *testing.T) {
 	c := start(t)
 	n := c.trap()
@@ -183,10 +183,10 @@ func TestSignalledCaller(t *testing.T) {
 	if err := c.Return(n.ID, 5); err != nil {
 		t.Error(err)
 	}
-	c.expect("5 0")
+	c.Expect("5 0")
 }
 
-// Nobody answers any more, and nothing opens.
+// After the listener is closed nobody answers, and nothing opens.
 func TestClosedListener(t *testing.T) {
 	c := start(t)
 	n := c.trap()
@@ -206,9 +206,9 @@ func TestClosedListener(t *testing.T) {
 	if err := c.Listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	c.expect("-1 38")
-	c.say("call")
-	c.expect("-1 38")
+	c.Expect("-1 38")
+	c.Say("call")
+	c.Expect("-1 38")
 	c.Listener = nil
 }
 
@@ -222,7 +222,7 @@ func TestSyncWakeUp(t *testing.T) {
 		if err := c.Return(n.ID, int64(i)); err != nil {
 			t.Error(err)
 		}
-		c.expect(fmt.Sprintf("%d 0", i))
+		c.Expect(fmt.Sprintf("%d 0", i))
 	}
 }
 
@@ -254,7 +254,7 @@ func TestNewListenerRefuses(t *testing.T) {
 	}
 }
 
-// A file may be named as the link of a listener is.
+// A file may have the name of a listener's link.
 func TestNewListenerNamesake(t *testing.T) {
 	path := t.TempDir() + "/anon_inode:seccomp notify"
 	fd, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
@@ -284,16 +284,16 @@ func TestNewListenerCloseOnExec(t *testing.T) {
 
 func TestInstall(t *testing.T) {
 	c := start(t)
-	c.say("install")
-	c.expect("load the filter: this process is under a filter with a listener already, and a process has one at most: device or resource busy")
+	c.Say("install")
+	c.Expect("load the filter: this process is under a filter with a listener already, and a process has one at most: device or resource busy")
 	for _, n := range []int{0, 4097} {
 		want := fmt.Sprintf("load a filter of %d instructions: a program has 1 to 4096", n)
 		if fd, err := notify.Install(make([]unix.SockFilter, n)); fd != -1 || err == nil || err.Error() != want {
 			t.Errorf("%d instructions: %d, %v", n, fd, err)
 		}
 	}
-	c.say("garbage")
-	c.expect("load the filter: invalid argument")
+	c.Say("garbage")
+	c.Expect("load the filter: invalid argument")
 }
 
 // An ordinary user needs no_new_privs.
@@ -302,8 +302,9 @@ func TestInstallUnprivileged(t *testing.T) {
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
-	out, err := cmd.Output()
-	const want = "load the filter: permission denied\n"
+	cmd.Stderr = nil
+	out, err := cmd.CombinedOutput()
+	const want = "privileged: load the filter: permission denied\n"
 	if err == nil || string(out) != want {
 		t.Errorf("%q, %v; want %q", out, err, want)
 	}

@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReadMemory copies from a thread's memory. It fails unless all of it could be
-// read. It can block for as long as a page of that memory makes it (FUSE,
+// ReadMemory copies from a thread's memory. It fails unless it can read all of
+// it. It can block for as long as a page of that memory makes it (FUSE,
 // userfaultfd).
 func ReadMemory(tid uint32, addr uint64, into []byte) error {
 	return transfer(unix.ProcessVMReadv, tid, addr, into)
 }
 
-// WriteMemory copies into a thread's memory. It fails unless all of it could
-// be written; a part may have been.
+// WriteMemory copies into a thread's memory. It fails unless it can write all
+// of it; it may have written a part.
 func WriteMemory(tid uint32, addr uint64, from []byte) error {
 	return transfer(unix.ProcessVMWritev, tid, addr, from)
 }

@@ -15,8 +15,8 @@ import (
 
 const pages = 4
 
-// mapping is memory whose third page nobody may touch, and whose last one can
-// only be read.
+// mapping is memory whose third page is inaccessible, and whose last one is
+// read-only.
 func mapping(t *testing.T) (page int, at uint64, memory []byte) {
 	t.Helper()
 	page = unix.Getpagesize()
@@ -74,7 +74,7 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// A part is not enough, and the error says how much it was.
+// A partial transfer is an error that says how much it was.
 func TestMemoryInPart(t *testing.T) {
 	page, at, _ := mapping(t)
 	err := notify.ReadMemory(uint32(unix.Getpid()), at+uint64(2*page-40), make([]byte, 88))
@@ -87,7 +87,7 @@ func TestMemoryInPart(t *testing.T) {
 func TestMemoryOfNobody(t *testing.T) {
 	c := start(t)
 	tid := uint32(c.Process.Pid)
-	c.kill()
+	c.Kill()
 	for name, transfer := range map[string]func(uint32, uint64, []byte) error{"read": notify.ReadMemory, "write": notify.WriteMemory} {
 		if err := transfer(tid, 4096, make([]byte, 8)); err != unix.ESRCH {
 			t.Errorf("%s of a dead thread: %v", name, err)

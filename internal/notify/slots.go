@@ -9,9 +9,9 @@ import (
 )
 
 // Slots is memory that outlives a supervisor, and says which calls it was
-// answering when it was killed: the kernel does not tell of a received call
+// answering when it was killed: the kernel does not report a received call
 // again, and its thread would wait for ever. A slot belongs to one goroutine at
-// a time. A nil Slots takes everything and tells nothing.
+// a time. A nil Slots accepts every call and keeps none.
 type Slots struct {
 	fd  int
 	mem []byte
@@ -19,9 +19,9 @@ type Slots struct {
 }
 
 const (
-	// SlotCount is how many slots there are.
+	// SlotCount is the number of slots.
 	SlotCount = 64
-	// SlotsName is what their memory is called in /proc.
+	// SlotsName is the name of their memory in /proc.
 	SlotsName = "afalg-policy-calls"
 )
 
@@ -37,7 +37,7 @@ func NewSlots() (*Slots, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("make memory for calls under way: %w", err)
 	}
-	// Somebody who shortened it would end us, by SIGBUS.
+	// Anybody who shortened it would end us, by SIGBUS.
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, slotSeals); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("make memory for calls under way: %w", err)
@@ -47,8 +47,8 @@ func NewSlots() (*Slots, error) {
 
 const slotSeals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW
 
-// OpenSlots takes over a descriptor of the slots of an earlier supervisor, and
-// closes it if it is none.
+// OpenSlots takes over a descriptor of an earlier supervisor's slots, and
+// closes it if it is anything else.
 func OpenSlots(fd int) (*Slots, error) {
 	mem, err := mapSlots(fd)
 	if err != nil {
@@ -73,7 +73,7 @@ func mapSlots(fd int) ([]byte, error) {
 	return unix.Mmap(fd, 0, slotBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 }
 
-// FD is the descriptor, which stays the slots'.
+// FD returns the descriptor, which the slots keep.
 func (s *Slots) FD() int { return s.fd }
 
 // Set puts a call into a slot; 0 empties it.
@@ -83,7 +83,7 @@ func (s *Slots) Set(slot int, id uint64) {
 	}
 }
 
-// Close unmaps the memory. Nobody may use the slots any more.
+// Close unmaps the memory. The slots must not be used any more.
 func (s *Slots) Close() {
 	if s != nil {
 		unix.Munmap(s.mem)
@@ -92,7 +92,7 @@ func (s *Slots) Close() {
 }
 
 // FailLost ends the calls that an earlier supervisor received and did not
-// answer, and tells how many there were. Nobody may be serving the listener.
+// answer, and returns their number. Nobody may be serving the listener.
 func (l *Listener) FailLost(s *Slots, errno unix.Errno) (lost int) {
 	for i := range s.ids {
 		if id := s.ids[i].Swap(0); id != 0 && l.Fail(id, errno) == nil {

@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxFDs is the most descriptors that one message carries (SCM_MAX_FD).
+// MaxFDs is the largest number of descriptors in one message (SCM_MAX_FD).
 const MaxFDs = 253
 
-// SendFDs sends a message with descriptors over a Unix socket. An empty
-// message carries none on a stream, and is refused.
+// SendFDs sends a message with descriptors over a Unix socket. It refuses an
+// empty message, which carries none on a stream.
 func SendFDs(socket int, message []byte, fds ...int) error {
 	if len(message) == 0 {
 		return errors.New("send descriptors: an empty message")
@@ -32,11 +32,11 @@ func SendFDs(socket int, message []byte, fds ...int) error {
 	}
 }
 
-// ReceiveFDs receives one message and at most max descriptors, which are
-// closed on exec. With any error, none is left open: more descriptors than
-// max, a message longer than the buffer. A closed peer is n == 0.
+// ReceiveFDs receives one message and at most max descriptors, which are closed
+// on exec. On any error, such as more descriptors than max or a message longer
+// than the buffer, it leaves none open. n is 0 for a closed peer.
 func ReceiveFDs(socket int, message []byte, max int) (n int, fds []int, err error) {
-	// One more has to fit, or the kernel would close it without a word.
+	// One more has to fit, or the kernel would close it silently.
 	rights := make([]byte, unix.CmsgSpace((max+1)*4))
 	var used, flags int
 	for {

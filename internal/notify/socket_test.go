@@ -74,7 +74,7 @@ func TestReceiveRefuses(t *testing.T) {
 		name            string
 		kind            int
 		message         string
-		count, room, at int // descriptors sent; bytes and descriptors that have room
+		count, room, at int // descriptors sent; room for bytes and descriptors
 		want            string
 	}{
 		{"one descriptor too many", unix.SOCK_SEQPACKET, "m", 2, 10, 1, "more than 1 descriptors in a message"},
@@ -122,7 +122,7 @@ func sendRaw(socket int, message []byte, fds ...int) error {
 	return nil
 }
 
-// An empty packet is not the end of a peer, and what it carries is not left
+// An empty packet does not mean a closed peer, and its descriptors do not stay
 // open.
 func TestReceiveEmpty(t *testing.T) {
 	a, b := pair(t, unix.SOCK_SEQPACKET)

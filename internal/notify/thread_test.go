@@ -12,7 +12,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// identity is what status says of a thread's users and groups.
+// identity returns a thread's users and groups from its status.
 func identity(t *testing.T, tid int) string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/status", tid))
 	if err != nil {
@@ -29,8 +29,8 @@ func identity(t *testing.T, tid int) string {
 	return strings.Join(found, "; ")
 }
 
-// onThread runs f on a thread that nobody uses afterwards, and that is not the
-// main one: what status says of the process is what it says of that thread.
+// onThread runs f on a thread that nobody uses afterwards, other than the main
+// one: the status of the process is that thread's.
 func onThread(f func(tid int)) {
 	done := make(chan struct{})
 	go func() {

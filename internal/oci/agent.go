@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
 )
 
 // reach asks whether an agent listens, if one is needed: the runtime would
 // fail, and not say what for.
 func (o Options) reach(out *Outcome) error {
-	if len(out.Grants) == 0 && !o.Brokered {
+	if len(out.Grants) == 0 && !out.Brokered {
 		return nil
 	}
 	if len(out.Grants) > 0 && !heard(o.Agent) {
@@ -26,16 +28,16 @@ func (o Options) reach(out *Outcome) error {
 	switch {
 	case err == nil:
 		return nil
-	case o.DenyWithoutAgent && !o.Brokered:
+	case o.DenyWithoutAgent && o.Socketcall != harden.SocketcallBroker:
 		out.Reason = fmt.Sprintf("no agent answers on %s (%v), so that it starts without its grants", o.Agent, err)
-		out.Grants = nil
+		out.Grants, out.Brokered = nil, false
 		return nil
 	default:
-		return refuse("no agent answers on %s: %v; start it (systemctl start afalg-policy-agent), or use --on-agent-down deny, which starts containers without what they are granted", o.Agent, err)
+		return refuse("no agent answers on %s: %v; set it up (afalg-policy install agent), or start it (systemctl start afalg-policy-agent); --on-agent-down deny starts containers without what they are granted", o.Agent, err)
 	}
 }
 
-// heard tells whether the agent on a socket listens to what this user says of
+// heard reports whether the agent on a socket listens to what this user says of
 // grants: the host's root, and the agent's own user.
 func heard(socket string) bool {
 	if isHostRoot() {
@@ -56,12 +58,16 @@ const dialTime = 2 * time.Second
 
 func dial(socket string) error {
 	c, err := net.DialTimeout("unix", socket, dialTime)
-	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err
-		}
-		return err
+	var op *net.OpError
+	switch {
+	case err == nil:
+		return c.Close()
+	case errors.Is(err, unix.ENOENT):
+		// The kernel's words have Docker and Podman say that the container's
+		// command was not found.
+		return errors.New("there is no such socket")
+	case errors.As(err, &op):
+		return op.Err
 	}
-	return c.Close()
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -14,6 +15,7 @@ type Invocation struct {
 	Bundle  string // "" for the working directory
 	Config  string // file that stands for the bundle's config.json (crun); "" for that
 	Root    string // where the runtime keeps containers; "" for its default
+	Images  string // of the checkpoint to restore, absolute; "" if that is not said
 	Log     Log    // where the caller looks for what went wrong
 	// args are the runtime's arguments without those about bundle and spec.
 	before, after []string
@@ -24,14 +26,19 @@ type option struct {
 	name  string // without dashes
 	value bool   // it takes one
 	path  bool   // which is relative to the working directory
+	tells bool   // it has the runtime print something, and do nothing
 }
+
+const imagePath = "image-path"
 
 // The options of runc 1.5, crun 1.2x and of what keeps to their command line.
 // One that is not here is refused where it could take a value: the words after
 // it would be misread.
 var (
 	globalOptions = []option{
-		{name: "debug"}, {name: "systemd-cgroup"}, {name: "help"}, {name: "h"}, {name: "version"}, {name: "v"}, {name: "V"}, {name: "?"},
+		{name: "debug"}, {name: "systemd-cgroup"},
+		{name: "help", tells: true}, {name: "h", tells: true}, {name: "?", tells: true},
+		{name: "version", tells: true}, {name: "v", tells: true}, {name: "V", tells: true},
 		{name: "log", value: true}, {name: "log-format", value: true}, {name: "log-level", value: true},
 		{name: "root", value: true}, {name: "criu", value: true}, {name: "rootless", value: true},
 		{name: "cgroup-manager", value: true},
@@ -41,10 +48,10 @@ var (
 		{name: "console-socket", value: true, path: true}, {name: "pid-file", value: true, path: true}, {name: "pidfd-socket", value: true, path: true},
 		{name: "preserve-fds", value: true},
 		{name: "no-pivot"}, {name: "no-new-keyring"}, {name: "no-subreaper"}, {name: "keep"}, {name: "detach"}, {name: "d"},
-		{name: "help"}, {name: "h"}, {name: "?"},
+		{name: "help", tells: true}, {name: "h", tells: true}, {name: "?", tells: true},
 	}
 	restoreOptions = slices.Concat(startOptions, []option{
-		{name: "image-path", value: true, path: true}, {name: "work-path", value: true, path: true}, {name: "parent-path", value: true},
+		{name: imagePath, value: true, path: true}, {name: "work-path", value: true, path: true}, {name: "parent-path", value: true},
 		{name: "manage-cgroups-mode", value: true}, {name: "empty-ns", value: true}, {name: "lsm-profile", value: true},
 		{name: "lsm-mount-context", value: true}, {name: "status-fd", value: true},
 		{name: "tcp-established"}, {name: "tcp-close"}, {name: "ext-unix-sk"}, {name: "shell-job"}, {name: "file-locks"},
@@ -53,47 +60,52 @@ var (
 	startCommands = map[string][]option{"create": startOptions, "run": startOptions, "restore": restoreOptions}
 )
 
-// ParseInvocation reads the arguments of an OCI runtime; nil if they start no
-// container, and are none of the wrapper's business.
-func ParseInvocation(args []string) (*Invocation, error) {
-	inv := &Invocation{}
+// ParseInvocation reads the arguments of an OCI runtime. Where they start no
+// container it returns none, and the arguments for the runtime instead: those
+// that were given, or, where the runtime is to print its help, a line that
+// cannot be read as anything else.
+func ParseInvocation(args []string) (inv *Invocation, pass []string, err error) {
+	inv = &Invocation{}
 	at, err := inv.global(args)
-	if err != nil || at == len(args) {
-		return nil, err
+	if err != nil {
+		return nil, nil, err
+	}
+	if at == len(args) {
+		return nil, args, nil
 	}
 	inv.Command = args[at]
 	options, starts := startCommands[inv.Command]
 	if !starts {
-		return nil, nil
+		return nil, args, nil
 	}
 	inv.before = args[:at+1]
 	help, err := inv.own(args[at+1:], options)
-	if err != nil || help {
-		return nil, err
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case help:
+		return nil, append(slices.Clone(inv.before), "--help"), nil
 	}
-	return inv, nil
+	return inv, nil, nil
 }
 
 // global reads what stands before the command, and returns where that is.
 func (inv *Invocation) global(args []string) (at int, err error) {
 	for at < len(args) {
-		o, word, used, err := readOption(args[at:], globalOptions)
+		if args[at] == "--" {
+			return at + 1, nil
+		}
+		o, value, used, err := readOption(args[at:], globalOptions)
 		switch {
 		case err != nil && slices.ContainsFunc(args[at:], isStart):
 			return 0, err
-		case word == "--":
-			return min(at+1, len(args)), nil
 		case err != nil || used == 0:
 			return at, nil
 		}
-		switch o.name {
-		case "root":
-			inv.Root = word
-		case "log":
-			inv.Log.Path = word
-		case "log-format":
-			inv.Log.JSON = word == "json"
+		if o.name == "root" {
+			inv.Root = value
 		}
+		inv.Log.take(o, value)
 		at += used
 	}
 	return at, nil
@@ -119,10 +131,10 @@ func (inv *Invocation) own(args []string, options []option) (help bool, err erro
 			args = args[1:]
 			continue
 		}
-		if err := inv.take(o, word, args[:used]); err != nil {
+		if err := inv.take(o, word); err != nil {
 			return false, err
 		}
-		help = help || o.name == "help" || o.name == "h" || o.name == "?"
+		help = help || o.tells
 		args = args[used:]
 	}
 	if help {
@@ -138,30 +150,45 @@ func (inv *Invocation) own(args []string, options []option) (help bool, err erro
 	return false, nil
 }
 
-// take keeps an option, or takes note of it.
-func (inv *Invocation) take(o option, word string, raw []string) error {
-	switch o.name {
-	case "bundle", "b":
-		inv.Bundle = word
-	case "config", "f":
-		inv.Config = word
-	default:
-		if o.path && word != "" && !filepath.IsAbs(word) {
+// take keeps an option, or takes note of it. What is kept is written so that
+// runc and crun read it alike, whatever the value looks like.
+func (inv *Invocation) take(o option, value string) error {
+	switch {
+	case o.name == "bundle", o.name == "b":
+		inv.Bundle = value
+	case o.name == "config", o.name == "f":
+		inv.Config = value
+	case !o.value && value == "true":
+		inv.after = append(inv.after, o.dashed())
+	case o.value:
+		if o.path && value != "" && !filepath.IsAbs(value) {
 			// The runtime will be in another bundle's directory.
-			abs, err := filepath.Abs(word)
+			abs, err := filepath.Abs(value)
 			if err != nil {
-				return fmt.Errorf("--%s %s: %w", o.name, word, err)
+				return fmt.Errorf("--%s %s: %w", o.name, value, err)
 			}
-			raw = []string{"--" + o.name, abs}
+			value = abs
 		}
-		inv.after = append(inv.after, raw...)
+		if o.name == imagePath {
+			inv.Images = value
+		}
+		inv.after = append(inv.after, o.dashed()+"="+value)
 	}
 	return nil
 }
 
+// dashed is an option as all runtimes take it.
+func (o option) dashed() string {
+	if len(o.name) == 1 {
+		return "-" + o.name
+	}
+	return "--" + o.name
+}
+
 // readOption reads the option that words begin with, in any of the forms that
 // runtimes take: --name value, --name=value, -n value, -nvalue, and with one
-// dash for two. used is how many words it has; 0 for what is no option.
+// dash for two. used is how many words it has; 0 for what is no option. The
+// value of an option that takes none is "true" or "false".
 func readOption(words []string, options []option) (o option, value string, used int, err error) {
 	word := words[0]
 	if len(word) < 2 || word[0] != '-' || word == "--" {
@@ -174,12 +201,28 @@ func readOption(words []string, options []option) (o option, value string, used 
 		return attached(word, options)
 	case i < 0:
 		return option{}, "", 0, fmt.Errorf("the option %q is not known, so that the words after it may be misread: call the runtime without it, or without this wrapper", word)
-	case joined || !options[i].value:
+	case !options[i].value:
+		value, err = options[i].truth(word, value, joined)
+		return options[i], value, 1, err
+	case joined:
 		return options[i], value, 1, nil
 	case len(words) < 2:
 		return option{}, "", 0, fmt.Errorf("the option %q lacks its value", word)
 	}
 	return options[i], words[1], 2, nil
+}
+
+// truth is the value of an option that takes none. runc reads --detach=0 as if
+// it were not there, which crun refuses; for --help=0 nobody has a use.
+func (o option) truth(word, value string, joined bool) (string, error) {
+	if !joined {
+		return "true", nil
+	}
+	set, err := strconv.ParseBool(value)
+	if err != nil || o.tells {
+		return "", fmt.Errorf("the option %q takes no value: write %s, or leave it out", word, o.dashed())
+	}
+	return strconv.FormatBool(set), nil
 }
 
 // attached reads a short option whose value follows without a space.

@@ -26,13 +26,13 @@ func TestParseInvocation(t *testing.T) {
 			"docker",
 			"--root /var/run/docker/runtime-runc/moby --log /run/c/log.json --log-format json create --bundle /run/c --pid-file /run/c/init.pid abc",
 			&Invocation{Command: "create", ID: "abc", Bundle: "/run/c", Root: "/var/run/docker/runtime-runc/moby", Log: Log{"/run/c/log.json", true}},
-			"--root /var/run/docker/runtime-runc/moby --log /run/c/log.json --log-format json create --bundle /B --pid-file /run/c/init.pid abc",
+			"--root /var/run/docker/runtime-runc/moby --log /run/c/log.json --log-format json create --bundle /B --pid-file=/run/c/init.pid abc",
 		},
 		{
 			"conmon",
 			"--log-format=json --log=/u/oci-log --systemd-cgroup create --bundle /u --pid-file /u/pidfile --no-pivot f00",
 			&Invocation{Command: "create", ID: "f00", Bundle: "/u", Log: Log{"/u/oci-log", true}},
-			"--log-format=json --log=/u/oci-log --systemd-cgroup create --bundle /B --pid-file /u/pidfile --no-pivot f00",
+			"--log-format=json --log=/u/oci-log --systemd-cgroup create --bundle /B --pid-file=/u/pidfile --no-pivot f00",
 		},
 		{
 			"by hand", "run -b web c1",
@@ -43,7 +43,7 @@ func TestParseInvocation(t *testing.T) {
 		},
 		{
 			"joined", "run --bundle=web --pid-file=p c1",
-			&Invocation{Command: "run", ID: "c1", Bundle: "web"}, "run --bundle /B --pid-file /tmp/p c1",
+			&Invocation{Command: "run", ID: "c1", Bundle: "web"}, "run --bundle /B --pid-file=/tmp/p c1",
 		},
 		{
 			"one dash, as package flag takes it", "-root /r run -bundle web c1",
@@ -70,15 +70,23 @@ func TestParseInvocation(t *testing.T) {
 		},
 		{
 			"a value that looks like an option", "run --pid-file --bundle c1",
-			&Invocation{Command: "run", ID: "c1"}, "run --bundle /B --pid-file /tmp/--bundle c1",
+			&Invocation{Command: "run", ID: "c1"}, "run --bundle /B --pid-file=/tmp/--bundle c1",
 		},
 		{
 			"a root that looks like a command", "--root run create -b web c1",
 			&Invocation{Command: "create", ID: "c1", Bundle: "web", Root: "run"}, "--root run create --bundle /B c1",
 		},
 		{
+			"a root that looks like the end of the options", "--root -- run c1",
+			&Invocation{Command: "run", ID: "c1", Root: "--"}, "--root -- run --bundle /B c1",
+		},
+		{
+			"values for options that take none", "--systemd-cgroup=1 create --no-pivot=false --no-new-keyring=T c1",
+			&Invocation{Command: "create", ID: "c1"}, "--systemd-cgroup=1 create --bundle /B --no-new-keyring c1",
+		},
+		{
 			"restore", "restore --image-path /i --work-path w -b web --detach c1",
-			&Invocation{Command: "restore", ID: "c1", Bundle: "web"}, "restore --bundle /B --image-path /i --work-path /tmp/w --detach c1",
+			&Invocation{Command: "restore", ID: "c1", Bundle: "web", Images: "/i"}, "restore --bundle /B --image-path=/i --work-path=/tmp/w --detach c1",
 		},
 		{"start", "--root /r start c1", nil, ""},
 		{"exec of a program named run", "exec c1 run", nil, ""},
@@ -91,7 +99,7 @@ func TestParseInvocation(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			args := words(tt.line)
-			got, err := ParseInvocation(slices.Clone(args))
+			got, pass, err := ParseInvocation(slices.Clone(args))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -99,6 +107,9 @@ func TestParseInvocation(t *testing.T) {
 				t.Error(d)
 			}
 			if got == nil {
+				if d := cmp.Diff(args, pass, cmpopts.EquateEmpty()); d != "" {
+					t.Errorf("it does not pass as it is: %s", d)
+				}
 				return
 			}
 			if d := cmp.Diff(words(tt.with), got.With("/B")); d != "" {
@@ -108,7 +119,39 @@ func TestParseInvocation(t *testing.T) {
 	}
 }
 
-// What the runtime may read in another way is refused.
+// Where a runtime is to print its help, nothing else reaches it: what the
+// wrapper takes for the option may be the container's name to the runtime.
+func TestParseInvocationHelp(t *testing.T) {
+	for _, line := range []string{"--debug run -b web --help c1", "--debug run c1 --pid-file -- -h", "--debug run -?"} {
+		inv, pass, err := ParseInvocation(words(line))
+		if err != nil || inv != nil {
+			t.Errorf("%s: %+v, %v", line, inv, err)
+		}
+		if d := cmp.Diff(words("--debug run --help"), pass); d != "" {
+			t.Errorf("%s: %s", line, d)
+		}
+	}
+}
+
+func TestCallerLog(t *testing.T) {
+	for line, want := range map[string]Log{
+		"--root /r --log /l --log-format json create c1": {"/l", true},
+		"--log=/l -log-format=text state c1":             {Path: "/l"},
+		"--new --log /l --log-format=json run c1":        {"/l", true},
+		"--new x --log /l run c1":                        {Path: "/l"},
+		"--debug=x --log /l run c1":                      {Path: "/l"},
+		"exec c1 --log /l":                               {},
+		"--new exec c1 --log /l":                         {},
+		"-- --log /l":                                    {},
+		"--log":                                          {},
+	} {
+		if got := CallerLog(words(line)); got != want {
+			t.Errorf("%s: %+v, want %+v", line, got, want)
+		}
+	}
+}
+
+// Arguments that the runtime may read in another way are refused.
 func TestParseInvocationRefuses(t *testing.T) {
 	for _, tt := range []struct{ line, want string }{
 		{"run", "one container id is needed, and 0 are there"},
@@ -119,9 +162,17 @@ func TestParseInvocationRefuses(t *testing.T) {
 		{"create -xb c1", `the option "-xb" is not known`},
 		{"--new create -b web c1", `the option "--new" is not known`},
 		{"--new x run c1", `the option "--new" is not known`},
+		{"run --help=false c1", `the option "--help=false" takes no value: write --help, or leave it out`},
+		{"run --help -h=0 c1", `the option "-h=0" takes no value`},
+		{"run -h=F c1", `the option "-h=F" takes no value`},
+		{"run --detach=perhaps c1", `the option "--detach=perhaps" takes no value`},
+		{"--version=false run c1", `the option "--version=false" takes no value`},
+		{"--debug=x run c1", `the option "--debug=x" takes no value`},
+		{"run -dh c1", `the option "-dh" is not known`},
+		{"run --hel c1", `the option "--hel" is not known`},
 		{"run -- -x", `the container id "-x" begins with a dash`},
 	} {
-		got, err := ParseInvocation(words(tt.line))
+		got, _, err := ParseInvocation(words(tt.line))
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, %v; want an error with %s", tt.line, got, err, tt.want)
 		}
@@ -135,12 +186,12 @@ func FuzzParseInvocation(f *testing.F) {
 	f.Add("run -f x -bweb -- c1")
 	f.Add("-- restore --image-path=i c1 --bundle=x")
 	f.Fuzz(func(t *testing.T, line string) {
-		inv, err := ParseInvocation(words(line))
+		inv, _, err := ParseInvocation(words(line))
 		if err != nil || inv == nil {
 			return
 		}
 		with := inv.With("/B")
-		again, err := ParseInvocation(with)
+		again, _, err := ParseInvocation(with)
 		if err != nil || again == nil {
 			t.Fatalf("%q became %q: %v", line, with, err)
 		}

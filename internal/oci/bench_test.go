@@ -6,17 +6,13 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/afalg-policy/afalg-policy/internal/profile"
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 )
 
 // dockerSpec is a spec with Docker's profile.
 func dockerSpec(b *testing.B) []byte {
 	b.Helper()
-	docker, err := profile.Docker()
-	if err != nil {
-		b.Fatal(err)
-	}
-	p, err := profile.Resolve(docker, profile.Host{Arch: specs.ArchX86_64, Caps: profile.DefaultCaps()})
+	p, err := profile.Docker().Resolve(profile.Host{Arch: specs.ArchX86_64, Caps: profile.DefaultCaps()})
 	if err != nil {
 		b.Fatal(err)
 	}

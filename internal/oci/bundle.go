@@ -12,17 +12,19 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/tailscale/hujson"
+
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 )
 
 // Bundles are the wrapper runtime's own: each holds the hardened spec of one
-// container, and nothing else. The bundle that a caller brought is only read.
+// container. The bundle that a caller brought is only read.
 // So it may lie on a read-only medium, be shared by two containers, or be
 // changed by others, and the runtime still gets the spec that was proved.
 //
-//	DIR/KEY/state          link to the directory where the runtime keeps the container
-//	DIR/KEY/RANDOM/config.json
+//	DIR/KEY/state               link to the directory where the runtime keeps the container
+//	DIR/KEY/RANDOM/config.json  the hardened spec
+//	DIR/KEY/RANDOM/origin       link to the bundle that the caller brought
 //
 // KEY stands for that directory. A bundle is needed as long as its container is
 // there; Make removes those of containers that are gone.
@@ -31,19 +33,21 @@ type Bundles struct {
 }
 
 const (
-	stateLink = "state"
+	stateLink  = "state"
+	originLink = "origin"
 	// settling is how long a runtime may take from its start until it has made
 	// the directory of the container.
 	settling = 10 * time.Minute
-	// sweptAtOnce bounds what a container's start pays for others.
-	sweptAtOnce = 64
+	// sweptAtOnce bounds what a container's start pays for others. It makes one
+	// home, so that they do not add up.
+	sweptAtOnce = 16
 )
 
 // Make writes a bundle for the spec of a container, whose own bundle is origin,
 // and returns its directory. The runtime will keep the container in state; ""
 // if that is not known, and the bundle is never removed then.
-func (b Bundles) Make(spec []byte, origin, state string) (string, error) {
-	spec, err := detach(spec, origin)
+func (b Bundles) Make(spec *Spec, origin, state string) (string, error) {
+	text, err := spec.detached(origin)
 	if err != nil {
 		return "", err
 	}
@@ -59,10 +63,34 @@ func (b Bundles) Make(spec []byte, origin, state string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := renameio.WriteFile(filepath.Join(dir, ConfigName), spec, 0o600); err != nil {
+	err = os.Symlink(b.Origin(origin), filepath.Join(dir, originLink))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, ConfigName), text, 0o600)
+	}
+	if err != nil {
 		return "", errors.Join(fmt.Errorf("write a bundle: %w", reason(err)), os.RemoveAll(dir))
 	}
 	return dir, nil
+}
+
+// Origin is the bundle that a caller brought, by which platforms know a
+// container. It is another than dir where that is one of these: a runtime that
+// Make's bundle was given to has called the wrapper again.
+func (b Bundles) Origin(dir string) string {
+	if !b.Hold(dir) {
+		return dir
+	}
+	origin, err := os.Readlink(filepath.Join(dir, originLink))
+	if err != nil {
+		return dir
+	}
+	return origin
+}
+
+// Hold reports whether a directory is a bundle that Make may have made: nobody
+// else can put one there.
+func (b Bundles) Hold(dir string) bool {
+	return filepath.Dir(filepath.Dir(filepath.Clean(dir))) == b.Dir && Private(b.Dir) == nil
 }
 
 // newDirectory makes a directory in the home of a container's bundles. What an
@@ -93,7 +121,7 @@ func keyOf(state string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// gone tells that there is nothing at a path; what cannot be told is there.
+// gone reports whether there is nothing at a path. In doubt there is something.
 func gone(path string) bool {
 	_, err := os.Stat(path)
 	return errors.Is(err, fs.ErrNotExist)
@@ -109,9 +137,16 @@ func (b Bundles) sweep() {
 	first := rand.IntN(len(homes))
 	homes = slices.Concat(homes[first:], homes[:first])
 	for _, e := range homes[:min(len(homes), sweptAtOnce)] {
+		info, err := e.Info()
+		if err != nil || time.Since(info.ModTime()) < settling {
+			continue // a bundle came into it, and is to stay
+		}
 		home := filepath.Join(b.Dir, e.Name())
 		link := filepath.Join(home, stateLink)
-		if _, err := os.Readlink(link); err == nil && gone(link) {
+		if !gone(link) {
+			continue
+		}
+		if _, err := os.Readlink(link); err == nil {
 			b.clear(home)
 		}
 	}
@@ -141,9 +176,10 @@ func (b Bundles) clear(home string) {
 	}
 }
 
-// detach makes a spec independent of the directory where it lay: the root file
-// system and the sources of bind mounts may be relative to it.
-func detach(spec []byte, origin string) ([]byte, error) {
+// detached is the text of a spec that is independent of the directory where it
+// lay: the root file system and the sources of bind mounts may be relative to
+// it.
+func (s *Spec) detached(origin string) ([]byte, error) {
 	// Runtimes take the directory that the kernel shows, without links.
 	dir, err := filepath.EvalSymlinks(origin)
 	if err != nil {
@@ -152,20 +188,19 @@ func detach(spec []byte, origin string) ([]byte, error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
-	v, err := hujson.Parse(spec)
-	if err != nil {
-		return nil, err
-	}
-	for _, path := range relativePaths(&v) {
+	var changes []jsontext.Change
+	for _, path := range relativePaths(&s.Config.Document().Root) {
 		literal, ok := path.Value.(hujson.Literal)
 		if !ok || literal.Kind() != '"' {
 			return nil, errors.New("root.path, or the source of a mount, is no text")
 		}
 		if name := literal.String(); !filepath.IsAbs(name) {
-			path.Value = hujson.String(filepath.Join(dir, name))
+			changes = append(changes, jsontext.Change{
+				Start: path.StartOffset, End: path.EndOffset, Text: string(hujson.String(filepath.Join(dir, name))),
+			})
 		}
 	}
-	return v.Pack(), nil
+	return s.with(changes...).Text(), nil
 }
 
 // relativePaths finds the values that runtimes take relative to the bundle.

@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 )
 
 func readBundle(t *testing.T, dir string) specs.Spec {
@@ -28,6 +30,16 @@ func readBundle(t *testing.T, dir string) specs.Spec {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// specOf is a spec of which nothing but the text counts.
+func specOf(t *testing.T, text string) *Spec {
+	t.Helper()
+	c, err := profile.ReadConfig([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Spec{Config: c}
 }
 
 func TestMake(t *testing.T) {
@@ -45,7 +57,7 @@ func TestMake(t *testing.T) {
   {"destination": "/d"}
  ]}`
 	b := Bundles{Dir: filepath.Join(base, "bundles")}
-	dir, err := b.Make([]byte(spec), link, filepath.Join(base, "state", "c1"))
+	dir, err := b.Make(specOf(t, spec), link, filepath.Join(base, "state", "c1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +79,44 @@ func TestMake(t *testing.T) {
 	}
 }
 
+// TestOrigin: through however many fronts a container comes, its platform knows
+// it by the bundle that the first caller brought.
+func TestOrigin(t *testing.T) {
+	base := t.TempDir()
+	origin, state := filepath.Join(base, "web"), filepath.Join(base, "state", "c1")
+	if err := os.Mkdir(origin, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b := Bundles{Dir: filepath.Join(base, "bundles")}
+	dir := origin
+	for range 3 {
+		if got := b.Origin(dir); got != origin {
+			t.Fatalf("%s is of %s", dir, got)
+		}
+		var err error
+		if dir, err = b.Make(specOf(t, "{}"), dir, state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := b.Origin(dir + "/"); got != origin {
+		t.Errorf("%s/ is of %s", dir, got)
+	}
+	// A link that others made says nothing.
+	elsewhere := filepath.Join(base, "other", "key", "random")
+	if err := errors.Join(os.MkdirAll(elsewhere, 0o700), os.Symlink(origin, filepath.Join(elsewhere, "origin"))); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Origin(elsewhere); got != elsewhere {
+		t.Errorf("%s is of %s", elsewhere, got)
+	}
+	if err := os.Chmod(b.Dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Origin(dir); got != dir {
+		t.Errorf("%s, to which all can write, is of %s", dir, got)
+	}
+}
+
 func TestMakeRefuses(t *testing.T) {
 	open := filepath.Join(t.TempDir(), "open")
 	if err := errors.Join(os.Mkdir(open, 0o700), os.Chmod(open, 0o777)); err != nil {
@@ -75,11 +125,11 @@ func TestMakeRefuses(t *testing.T) {
 	for _, tt := range []struct{ name, dir, spec, origin, want string }{
 		{"a directory that all write to", open, "{}", "/tmp", "is no directory that only this user can write to"},
 		{"no bundle", t.TempDir(), "{}", "/nowhere", "no such file"},
-		{"a root that is no text", t.TempDir(), `{"root": {"path": 1}}`, "/tmp", "is no text"},
-		{"a source that is no text", t.TempDir(), `{"mounts": [{"type": "bind", "source": {}}]}`, "/tmp", "is no text"},
+		{"a root that is no text", t.TempDir(), `{"root": {"path": null}}`, "/tmp", "is no text"},
+		{"a source that is no text", t.TempDir(), `{"mounts": [{"type": "bind", "source": null}]}`, "/tmp", "is no text"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			dir, err := Bundles{Dir: tt.dir}.Make([]byte(tt.spec), tt.origin, "")
+			dir, err := Bundles{Dir: tt.dir}.Make(specOf(t, tt.spec), tt.origin, "")
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%q, %v; want an error with %s", dir, err, tt.want)
 			}
@@ -99,27 +149,28 @@ func TestFull(t *testing.T) {
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	big := `{"x": "` + strings.Repeat("x", 1<<20) + `"}`
 	b := Bundles{Dir: filepath.Join(dir, "bundles")}
-	if _, err := b.Make([]byte(big), "/tmp", "/nowhere/c1"); !errors.Is(err, unix.ENOSPC) {
+	if _, err := b.Make(specOf(t, big), "/tmp", "/nowhere/c1"); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("error %v", err)
 	}
 	left, err := filepath.Glob(filepath.Join(b.Dir, "*", "*", "*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
-	if _, err := b.Make([]byte("{}"), "/tmp", "/nowhere/c1"); err != nil {
+	if _, err := b.Make(specOf(t, "{}"), "/tmp", "/nowhere/c1"); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 }
 
-// age makes all bundles old.
+// age makes all bundles and their homes old.
 func age(t *testing.T, b Bundles) {
 	t.Helper()
-	dirs, err := filepath.Glob(filepath.Join(b.Dir, "*", "*"))
-	if err != nil {
+	bundles, err1 := filepath.Glob(filepath.Join(b.Dir, "*", "*"))
+	homes, err2 := filepath.Glob(filepath.Join(b.Dir, "*"))
+	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
 	past := time.Now().Add(-2 * settling)
-	for _, d := range dirs {
+	for _, d := range slices.Concat(bundles, homes) {
 		if info, err := os.Lstat(d); err != nil || !info.IsDir() {
 			continue
 		}
@@ -135,7 +186,7 @@ func TestSweep(t *testing.T) {
 	states := t.TempDir()
 	state := func(id string) string { return filepath.Join(states, id) }
 	start := func(id string) string {
-		dir, err := b.Make([]byte("{}"), "/tmp", state(id))
+		dir, err := b.Make(specOf(t, "{}"), "/tmp", state(id))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,7 +198,7 @@ func TestSweep(t *testing.T) {
 	there := func(dir string) bool { return !gone(dir) }
 	lives, young := start("lives"), ""
 	dies := start("dies")
-	unknown, err := b.Make([]byte("{}"), "/tmp", "")
+	unknown, err := b.Make(specOf(t, "{}"), "/tmp", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +245,7 @@ func TestTogether(t *testing.T) {
 	for i := range n {
 		wait.Go(func() {
 			spec := fmt.Sprintf(`{"hostname": "h%d"}`, i)
-			dir, err := b.Make([]byte(spec), origin, filepath.Join(states, fmt.Sprint("c", i%3)))
+			dir, err := b.Make(specOf(t, spec), origin, filepath.Join(states, fmt.Sprint("c", i%3)))
 			if err != nil {
 				t.Error(err)
 			}
@@ -218,12 +269,15 @@ func TestReadState(t *testing.T) {
 	if _, err := ReadState([]byte(strings.Replace(valid, "creating", "created", 1))); err != nil {
 		t.Errorf("as crun says it: %v", err)
 	}
+	if _, err := ReadState([]byte(strings.Replace(valid, "creating", "stopped", 1))); err != nil {
+		t.Errorf("as runc says it of what it restores: %v", err)
+	}
 	self := fmt.Sprint(os.Getpid())
 	for _, tt := range []struct{ name, text, want string }{
 		{"nothing", "", "unexpected end of JSON input"},
 		{"a spec", unconfinedSpec, "this is no state of a container"},
 		{"running", strings.Replace(valid, "creating", "running", 1), "registered for another stage"},
-		{"stopped", strings.Replace(valid, "creating", "stopped", 1), "registered for another stage"},
+		{"stopped", strings.Replace(strings.Replace(valid, "creating", "stopped", 1), fmt.Sprint(pid), "0", 1), "registered for another stage"},
 		{"no process", strings.Replace(valid, fmt.Sprint(pid), "0", 1), "names no process"},
 		{"among the container's files", strings.Replace(valid, fmt.Sprint(pid), self, 1), "is in the mount namespace of this hook"},
 		{"a process that is gone", strings.Replace(valid, fmt.Sprint(pid), "4194305", 1), "no such file"},

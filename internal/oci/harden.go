@@ -7,9 +7,9 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
 )
 
 // Options say how containers are hardened. The zero value has no plan, and
@@ -22,19 +22,22 @@ type Options struct {
 	// DenyWithoutAgent starts a container that is granted something while no
 	// agent listens, without what it was granted. Otherwise it is refused.
 	DenyWithoutAgent bool
-	// Brokered leaves socketcall, by which 32-bit programs make all sockets, to
-	// the agent in every container; otherwise it is denied.
-	Brokered bool
-	Memo     gen.Memo // nil: nothing is kept
+	// Socketcall, by which 32-bit programs make all sockets, is denied, kept, or
+	// left to the agent in every container; empty is denied. A grant leaves it to
+	// the agent in one container.
+	Socketcall harden.Socketcall
+	Memo       harden.Memo // nil: nothing is kept
 }
 
 // Outcome is what becomes of a container's spec.
 type Outcome struct {
-	Spec    []byte   // the spec to use; the one that was given, if nothing changes
-	Grants  []string // the rules that the container holds
-	Refused []plan.Refusal
-	Verdict Verdict
-	Reason  string // why, where the verdict is not as usual; for people
+	Spec   *Spec    // the spec to use; the one that was given, if nothing changes
+	Grants []string // the rules that the container holds
+	// Brokered tells that socketcall is left to the agent.
+	Brokered bool
+	Refused  []plan.Refusal
+	Verdict  Verdict
+	Reason   string // why, where the verdict is not as usual; for people
 }
 
 // Verdict is one word for what became of a container.
@@ -68,39 +71,37 @@ func (o Options) Harden(spec *Spec, c plan.Container) (Outcome, error) {
 	if o.Plan == nil {
 		return Outcome{}, errors.New("there is no policy")
 	}
-	out := Outcome{Spec: spec.Text}
+	out := Outcome{Spec: spec}
 	out.Grants, out.Refused = o.Plan.GrantsOf(c)
-	g := o.generator()
+	out.Brokered = o.brokers(c)
 	if spec.Seccomp == nil {
-		return o.unconfined(out, spec, g)
+		return o.unconfined(out, spec)
 	}
 	if spec.Seccomp.ListenerPath != "" {
 		return o.listening(out, spec)
 	}
-	return o.hardened(out, spec, g)
+	return o.hardened(out, spec)
 }
 
-func (o Options) generator() gen.SeccompOptions {
-	return gen.SeccompOptions{
-		Common: gen.Common{Tool: o.Tool}, Socketcall: gen.SocketcallDeny,
-		Host: profile.Host{Arch: o.Arch}, Memo: o.Memo,
+// engine are the options of the engine for a container that is granted nothing.
+func (o Options) engine() harden.Options {
+	e := harden.Options{Tool: o.Tool, Socketcall: harden.SocketcallDeny, Host: profile.Host{Arch: o.Arch}, Memo: o.Memo}
+	if o.Socketcall == harden.SocketcallKeep {
+		e.Socketcall, e.Standing = harden.SocketcallKeep, []string{harden.GapSocketcall}
 	}
+	return e
 }
 
 // unconfined deals with a container that would have no filter.
-func (o Options) unconfined(out Outcome, spec *Spec, g gen.SeccompOptions) (Outcome, error) {
+func (o Options) unconfined(out Outcome, spec *Spec) (Outcome, error) {
 	switch o.Plan.Unconfined {
 	case plan.Allow:
-		out.Verdict, out.Grants = Unconfined, nil
+		out.Verdict, out.Grants, out.Brokered = Unconfined, nil, false
 		out.Reason = "it has no seccomp profile, and the policy says containers: unconfined: allow"
 		return out, nil
 	case plan.Harden:
-		var err error
-		if g.Base, err = profile.AllowAll(o.Arch); err != nil {
-			return out, err
-		}
 		out.Reason = "it had no seccomp profile, and got one that closes AF_ALG and nothing else (containers: unconfined: harden)"
-		return o.hardened(out, spec, g)
+		return o.hardened(out, spec)
 	default:
 		return out, refuse("the container has no seccomp profile (privileged, or seccomp=unconfined), and the policy refuses such containers: start it with a profile, or say containers: unconfined: harden, which gives it one that closes AF_ALG alone, or allow, in the policy")
 	}
@@ -109,7 +110,7 @@ func (o Options) unconfined(out Outcome, spec *Spec, g gen.SeccompOptions) (Outc
 // listening deals with a spec that has a listener already: ours, if this is
 // the second time that the spec is hardened, and nobody's business otherwise.
 func (o Options) listening(out Outcome, spec *Spec) (Outcome, error) {
-	held, err := o.prove(spec.Seccomp, out.Grants)
+	held, err := o.prove(spec.Seccomp, out.Grants, out.Brokered)
 	if err != nil {
 		return out, fmt.Errorf("the profile has a listener already: %w", err)
 	}
@@ -118,23 +119,49 @@ func (o Options) listening(out Outcome, spec *Spec) (Outcome, error) {
 }
 
 // hardened generates the profile.
-func (o Options) hardened(out Outcome, spec *Spec, g gen.SeccompOptions) (Outcome, error) {
+func (o Options) hardened(out Outcome, spec *Spec) (Outcome, error) {
 	if err := o.reach(&out); err != nil {
 		return out, err
 	}
-	if len(out.Grants) > 0 || o.Brokered {
-		g.Broker, g.Grants = o.Agent, out.Grants
+	base := spec.Seccomp
+	if base == nil {
+		base = profile.AllowAll(o.Arch)
 	}
-	if o.Brokered {
-		g.Socketcall = gen.SocketcallBroker
-	}
-	text, _, err := spec.config.Harden(o.Plan, g)
+	hardened, _, err := harden.Harden(o.Plan, base, o.granting(out.Grants, out.Brokered))
 	if err != nil {
 		return out, err
 	}
-	out.Spec = text
+	change, err := spec.Config.Set(hardened)
+	if err != nil {
+		return out, err
+	}
+	out.Spec = spec.with(change)
 	out.hold(out.Grants)
 	return out, nil
+}
+
+// granting has the agent answer a container, where that is needed.
+func (o Options) granting(grants []string, brokered bool) harden.Options {
+	e := o.engine()
+	if len(grants) > 0 || brokered {
+		e.Broker, e.Grants = o.Agent, grants
+	}
+	if brokered {
+		e.Socketcall, e.Standing = harden.SocketcallBroker, nil
+	}
+	return e
+}
+
+// Ahead hardens and proves the profile of containers that are still to come,
+// and are granted nothing, so that none of them waits for it: o.Memo keeps it.
+// The base has no conditions.
+func (o Options) Ahead(base *profile.Profile) error {
+	hardened, _, err := harden.Harden(o.Plan, base, o.granting(nil, o.Socketcall == harden.SocketcallBroker))
+	if err != nil {
+		return err
+	}
+	_, err = o.prove(hardened, nil, true)
+	return err
 }
 
 // Check is the gate: it proves that a spec which nobody will change any more is
@@ -143,15 +170,16 @@ func (o Options) Check(spec *Spec, c plan.Container) (Outcome, error) {
 	if o.Plan == nil {
 		return Outcome{}, errors.New("there is no policy")
 	}
-	out := Outcome{Spec: spec.Text}
+	out := Outcome{Spec: spec}
 	out.Grants, out.Refused = o.Plan.GrantsOf(c)
+	out.Brokered = o.brokers(c)
 	if spec.Seccomp == nil {
 		if o.Plan.Unconfined == plan.Allow {
-			return o.unconfined(out, spec, o.generator())
+			return o.unconfined(out, spec)
 		}
 		return out, refuse("the container has no seccomp profile (privileged, or seccomp=unconfined), and this hook cannot give it one: start it with a profile, have it hardened (afalg-policy install), or say containers: unconfined: allow in the policy")
 	}
-	held, err := o.prove(spec.Seccomp, out.Grants)
+	held, err := o.prove(spec.Seccomp, out.Grants, out.Brokered)
 	if err != nil {
 		return out, err
 	}
@@ -159,25 +187,38 @@ func (o Options) Check(spec *Spec, c plan.Container) (Outcome, error) {
 	return out, nil
 }
 
+// brokers reports whether socketcall is left to the agent for a container.
+func (o Options) brokers(c plan.Container) bool {
+	return o.Socketcall == harden.SocketcallBroker || o.Plan.BrokersSocketcall(c)
+}
+
 // prove proves a profile closed, or left to the agent with no other grants
-// than these. It returns those that the profile has.
-func (o Options) prove(p *specs.LinuxSeccomp, grants []string) (held []string, err error) {
-	g := o.generator()
+// than these, and socketcall only if that may be. It returns those that the
+// profile has.
+func (o Options) prove(p *profile.Profile, grants []string, brokered bool) (held []string, err error) {
+	e := o.engine()
 	if p.ListenerPath != "" {
 		if held, err = o.ours(p, grants); err != nil {
 			return nil, err
 		}
-		g.Broker = o.Agent
+		if !brokered && slices.ContainsFunc(p.Syscalls, leavesSocketcall) {
+			return nil, refuse("the seccomp profile leaves socketcall to the agent, which the policy does not grant to this container: name the container in a grant with socketcall: broker")
+		}
+		e.Broker = o.Agent
 	}
-	if err := gen.Prove(o.Plan, p, g); err != nil {
+	if err := harden.Prove(o.Plan, p, e); err != nil {
 		return nil, refuse("the container's seccomp profile does not close AF_ALG: %v; harden it (afalg-policy generate seccomp --base FILE), or have it hardened for every container (afalg-policy install)", err)
 	}
 	return held, nil
 }
 
-// ours tells whether a listener is the agent's, and asks it for no more than
+func leavesSocketcall(r profile.Rule) bool {
+	return r.Action == specs.ActNotify && slices.Contains(r.Names, "socketcall")
+}
+
+// ours reports whether a listener is the agent's, and asks it for no more than
 // the container holds. It returns what it asks for.
-func (o Options) ours(p *specs.LinuxSeccomp, grants []string) ([]string, error) {
+func (o Options) ours(p *profile.Profile, grants []string) ([]string, error) {
 	if p.ListenerPath != o.Agent {
 		return nil, refuse("the seccomp profile hands calls to the listener %q, and what it answers cannot be proved; the agent of this host is %s", p.ListenerPath, o.Agent)
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
@@ -35,7 +35,12 @@ allow:
 
 func loadPlan(t testing.TB, unconfined string) *plan.Plan {
 	t.Helper()
-	text := strings.Replace(policyText, "UNCONFINED", unconfined, 1)
+	return planOf(t, policyText, unconfined)
+}
+
+func planOf(t testing.TB, text, unconfined string) *plan.Plan {
+	t.Helper()
+	text = strings.Replace(text, "UNCONFINED", unconfined, 1)
 	p, _, err := plan.Load("policy.yaml", func(string) ([]byte, error) { return []byte(text), nil })
 	if err != nil {
 		t.Fatal(err)
@@ -148,24 +153,45 @@ func TestHarden(t *testing.T) {
 			if out.Verdict != tt.verdict || cmp.Diff(tt.grants, out.Grants) != "" || out.Reason != "" {
 				t.Errorf("%+v", out)
 			}
-			if d := cmp.Diff(rest(t, []byte(openSpec)), rest(t, out.Spec)); d != "" {
+			if d := cmp.Diff(rest(t, []byte(openSpec)), rest(t, out.Spec.Text())); d != "" {
 				t.Errorf("besides the profile: %s", d)
 			}
-			if got := seccompOf(t, out.Spec).ListenerPath != ""; got != (tt.grants != nil) {
+			if got := seccompOf(t, out.Spec.Text()).ListenerPath != ""; got != (tt.grants != nil) {
 				t.Errorf("has a listener: %v", got)
 			}
-			if again := mustCheck(t, o, out.Spec, tt.c); again.Verdict != tt.verdict || cmp.Diff(tt.grants, again.Grants) != "" {
+			if again := mustCheck(t, o, out.Spec.Text(), tt.c); again.Verdict != tt.verdict || cmp.Diff(tt.grants, again.Grants) != "" {
 				t.Errorf("the gate: %+v", again)
 			}
-			twice, err := o.harden(out.Spec, tt.c)
-			if err != nil || string(twice.Spec) != string(out.Spec) || twice.Verdict != tt.verdict {
-				t.Errorf("the second time: %v, %v\n%s", twice.Verdict, err, cmp.Diff(string(out.Spec), string(twice.Spec)))
+			twice, err := o.harden(out.Spec.Text(), tt.c)
+			if err != nil || string(twice.Spec.Text()) != string(out.Spec.Text()) || twice.Verdict != tt.verdict {
+				t.Errorf("the second time: %v, %v\n%s", twice.Verdict, err, cmp.Diff(string(out.Spec.Text()), string(twice.Spec.Text())))
 			}
 		})
 	}
 }
 
 // A profile that was made for one container does not serve another.
+// TestHardenAgain: what a front hands to the wrapper a second time comes out as
+// it went in.
+func TestHardenAgain(t *testing.T) {
+	o := options(t, "harden")
+	for _, text := range []string{openSpec, unconfinedSpec} {
+		for _, c := range []plan.Container{plain, web} {
+			once, err := o.harden([]byte(text), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := o.harden(once.Spec.Text(), c)
+			if err != nil {
+				t.Errorf("%s: %v", c.ID, err)
+			}
+			if d := cmp.Diff(string(once.Spec.Text()), string(again.Spec.Text())); d != "" || again.Verdict != once.Verdict {
+				t.Errorf("%s: %s, then %s: %s", c.ID, once.Verdict, again.Verdict, d)
+			}
+		}
+	}
+}
+
 func TestStolenProfile(t *testing.T) {
 	o := options(t, "refuse")
 	out, err := o.harden([]byte(openSpec), web)
@@ -173,12 +199,12 @@ func TestStolenProfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `claims the rule "digest", which the policy does not grant to this container`
-	refusedWith(t, want, func() error { _, err := o.check(out.Spec, plain); return err })
-	refusedWith(t, want, func() error { _, err := o.harden(out.Spec, plain); return err })
+	refusedWith(t, want, func() error { _, err := o.check(out.Spec.Text(), plain); return err })
+	refusedWith(t, want, func() error { _, err := o.harden(out.Spec.Text(), plain); return err })
 	elsewhere := o
 	elsewhere.Agent = "/run/another.sock"
-	refusedWith(t, "and what it answers cannot be proved", func() error { _, err := elsewhere.check(out.Spec, web); return err })
-	refusedWith(t, "and what it answers cannot be proved", func() error { _, err := elsewhere.harden(out.Spec, web); return err })
+	refusedWith(t, "and what it answers cannot be proved", func() error { _, err := elsewhere.check(out.Spec.Text(), web); return err })
+	refusedWith(t, "and what it answers cannot be proved", func() error { _, err := elsewhere.harden(out.Spec.Text(), web); return err })
 }
 
 func refusedWith(t *testing.T, want string, f func() error) {
@@ -202,7 +228,7 @@ func TestUnconfined(t *testing.T) {
 		o := options(t, "allow")
 		for _, ask := range []func(Options, []byte, plan.Container) (Outcome, error){Options.harden, Options.check} {
 			out, err := ask(o, spec, web)
-			if err != nil || out.Verdict != Unconfined || string(out.Spec) != unconfinedSpec || out.Grants != nil || out.Reason == "" {
+			if err != nil || out.Verdict != Unconfined || string(out.Spec.Text()) != unconfinedSpec || out.Grants != nil || out.Reason == "" {
 				t.Errorf("%+v, %v", out, err)
 			}
 		}
@@ -215,10 +241,10 @@ func TestUnconfined(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p := seccompOf(t, out.Spec); p == nil || p.DefaultAction != specs.ActAllow {
+			if p := seccompOf(t, out.Spec.Text()); p == nil || p.DefaultAction != specs.ActAllow {
 				t.Errorf("the profile is %+v", p)
 			}
-			mustCheck(t, o, out.Spec, c)
+			mustCheck(t, o, out.Spec.Text(), c)
 		}
 	})
 	t.Run("a null profile", func(t *testing.T) {
@@ -241,7 +267,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"equals the default", with(`{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["socket"], "action": "SCMP_ACT_ALLOW"}]}`), open},
 		{"a listener of its own", with(`{"defaultAction": "SCMP_ACT_ERRNO", "listenerPath": "/tmp/mine", "syscalls": [{"names": ["socket"], "action": "SCMP_ACT_NOTIFY"}]}`), "and what it answers cannot be proved"},
 		{"notifies nobody", with(`{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["socket"], "action": "SCMP_ACT_NOTIFY"}]}`), open},
-		{"another case", strings.Replace(openSpec, `"seccomp"`, `"Seccomp"`, 1), `some runtimes read it as "seccomp"`},
+		{"another case", strings.Replace(openSpec, `"seccomp"`, `"Seccomp"`, 1), `runc reads it as "seccomp", and crun ignores it`},
 		{"twice", strings.Replace(openSpec, `"also": "later"`, `"seccomp": null`, 1), "stands twice"},
 		{"a filter in an annotation", strings.Replace(openSpec, `"later": {`, `"annotations": {"run.oci.seccomp_bpf_data": "BgAAAAAA/38="}, "later": {`, 1), `the annotation "run.oci.seccomp_bpf_data"`},
 		{"keys of a later version", with(`{"defaultAction": "SCMP_ACT_ERRNO", "except": []}`), `unknown key "except"`},
@@ -254,10 +280,10 @@ func TestCheckRefuses(t *testing.T) {
 	}
 }
 
-func TestAgentDown(t *testing.T) {
+func TestNoAgent(t *testing.T) {
 	o := options(t, "refuse")
 	o.Agent = filepath.Join(t.TempDir(), "nobody.sock")
-	refusedWith(t, "no agent answers on "+o.Agent, func() error { _, err := o.harden([]byte(openSpec), web); return err })
+	refusedWith(t, "no agent answers on "+o.Agent+": there is no such socket; ", func() error { _, err := o.harden([]byte(openSpec), web); return err })
 	if _, err := o.harden([]byte(openSpec), plain); err != nil {
 		t.Errorf("a container without grants needs no agent: %v", err)
 	}
@@ -266,25 +292,25 @@ func TestAgentDown(t *testing.T) {
 	if err != nil || out.Verdict != Closed || out.Grants != nil || !strings.Contains(out.Reason, "starts without its grants") {
 		t.Fatalf("%+v, %v", out, err)
 	}
-	if seccompOf(t, out.Spec).ListenerPath != "" {
+	if seccompOf(t, out.Spec.Text()).ListenerPath != "" {
 		t.Error("the runtime would connect to nobody")
 	}
-	mustCheck(t, o, out.Spec, web)
+	mustCheck(t, o, out.Spec.Text(), web)
 }
 
 // With socketcall left to the agent every container needs it.
 func TestBrokered(t *testing.T) {
 	o := options(t, "refuse")
-	o.Brokered = true
+	o.Socketcall = harden.SocketcallBroker
 	out, err := o.harden([]byte(openSpec), plain)
 	if err != nil || out.Verdict != Closed || len(out.Grants) > 0 {
 		t.Fatalf("%+v, %v", out, err)
 	}
-	if seccompOf(t, out.Spec).ListenerPath != o.Agent {
+	if seccompOf(t, out.Spec.Text()).ListenerPath != o.Agent {
 		t.Error("socketcall is not left to the agent")
 	}
 	for _, c := range []plan.Container{plain, web} { // the profile has no grants, whoever brings it
-		if again := mustCheck(t, o, out.Spec, c); again.Verdict != Closed || len(again.Grants) > 0 {
+		if again := mustCheck(t, o, out.Spec.Text(), c); again.Verdict != Closed || len(again.Grants) > 0 {
 			t.Errorf("the gate: %+v", again)
 		}
 	}
@@ -343,8 +369,8 @@ func FuzzHarden(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			mustCheck(t, o, out.Spec, c)
-			if d := cmp.Diff(rest(t, spec), rest(t, out.Spec)); d != "" {
+			mustCheck(t, o, out.Spec.Text(), c)
+			if d := cmp.Diff(rest(t, spec), rest(t, out.Spec.Text())); d != "" {
 				t.Error(d)
 			}
 		}
@@ -360,98 +386,29 @@ func TestZeroOptions(t *testing.T) {
 	}
 }
 
-// TestMemo: what is kept is what was found, for this question, by this build.
-func TestMemo(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "proofs")
-	open := func(build string) *Memo {
-		m, err := OpenMemo(dir, build)
-		if err != nil {
-			t.Fatal(err)
+// TestProfilesAsFound: a profile that filters nothing is none, and rules that
+// do nothing stop no container.
+func TestProfilesAsFound(t *testing.T) {
+	spec := func(seccomp string) []byte {
+		return []byte(`{"ociVersion":"1.0.2","process":{"capabilities":{}},"linux":{"seccomp":` + seccomp + `}}`)
+	}
+	refusing, hardening := options(t, "refuse"), options(t, "harden")
+	for _, nothing := range []string{`{}`, `{"defaultAction":"","syscalls":[]}`, `{"architectures":["SCMP_ARCH_X86_64"]}`} {
+		if _, err := refusing.harden(spec(nothing), plain); err == nil || !strings.Contains(err.Error(), "the container has no seccomp profile") {
+			t.Errorf("%s is not refused: %v", nothing, err)
 		}
-		t.Cleanup(func() { m.Close() })
-		return m
-	}
-	o := options(t, "refuse")
-	fresh, err := o.harden([]byte(openSpec), web)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := open("one")
-	o.Memo = m
-	for range 2 {
-		out, err := o.harden([]byte(openSpec), web)
-		if err != nil || string(out.Spec) != string(fresh.Spec) {
-			t.Fatalf("%v\n%s", err, cmp.Diff(string(fresh.Spec), string(out.Spec)))
+		out, err := hardening.harden(spec(nothing), plain)
+		if err != nil || out.Verdict != Closed || out.Reason == "" {
+			t.Errorf("%s is not hardened: %+v, %v", nothing, out.Verdict, err)
 		}
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "*", "hardened-*"))
-	if err != nil || len(files) != 1 {
-		t.Fatalf("%v, %v", files, err)
-	}
-	key := filepath.Base(files[0])
-	if _, ok := open("two").Get(key); ok {
-		t.Error("another build takes it")
-	}
-	kept, err := os.ReadFile(files[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range kept {
-		if i > 64 && i%97 != 0 {
-			continue
+	for _, loaded := range []string{
+		`{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":[],"action":"SCMP_ACT_ALLOW"},{"names":["read"],"action":"SCMP_ACT_ALLOW"}]}`,
+		`{"_why":"no AF_ALG","$schema":"x","defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW"}]}`,
+	} {
+		out, err := refusing.harden(spec(loaded), plain)
+		if err != nil || out.Verdict != Closed {
+			t.Errorf("%s: %+v, %v", loaded, out.Verdict, err)
 		}
-		bad := append([]byte{}, kept...)
-		bad[i] ^= 1
-		if err := os.WriteFile(files[0], bad, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, ok := m.Get(key); ok {
-			t.Fatalf("a memo with byte %d changed is taken", i)
-		}
-	}
-	if err := os.WriteFile(files[0], kept[:10], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := o.harden([]byte(openSpec), web); err != nil || string(out.Spec) != string(fresh.Spec) {
-		t.Errorf("with a torn memo: %v", err)
-	}
-	if _, ok := m.Get("../" + filepath.Base(filepath.Dir(files[0])) + "/" + key); ok {
-		t.Error("a key leads out of the memo")
-	}
-}
-
-func TestMemoRefusesOthers(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := OpenMemo(dir, "x"); err == nil {
-		t.Error("a directory that all can write to is taken")
-	}
-	link := filepath.Join(t.TempDir(), "link")
-	if err := os.Symlink(t.TempDir(), link); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := OpenMemo(link, "x"); err == nil {
-		t.Error("a link is taken")
-	}
-}
-
-func TestMemoIsBounded(t *testing.T) {
-	m, err := OpenMemo(t.TempDir(), "x")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	for i := range 2*maxKept + 10 {
-		m.Put(strings.Repeat("k", i%200+1)+string(rune('a'+i/200)), []byte("v"))
-	}
-	d, err := m.root.Open(".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	if names, err := d.Readdirnames(-1); err != nil || len(names) > maxKept {
-		t.Errorf("%d kept, %v", len(names), err)
 	}
 }

@@ -3,8 +3,9 @@ package oci
 import (
 	"context"
 	"log/slog"
-	"os"
 	"strings"
+
+	"github.com/afalg-policy/afalg-policy/internal/logfile"
 )
 
 // Log is the log of a runtime (--log, --log-format), where containerd, Docker
@@ -14,7 +15,7 @@ type Log struct {
 	JSON bool
 }
 
-// Fail writes an error as runtimes do. That it cannot is nobody's to hear.
+// Fail writes an error as runtimes do. Nobody hears of a log that cannot be written.
 func (l Log) Fail(text string) { l.write(slog.LevelError, text) }
 
 // Warn writes a warning.
@@ -26,7 +27,7 @@ func (l Log) write(level slog.Level, text string) {
 	if path == "" || elsewhere && !ofFile {
 		return
 	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	f, err := logfile.Open(path, 0o644)
 	if err != nil {
 		return
 	}
@@ -48,5 +49,36 @@ func asRuntimes(_ []string, a slog.Attr) slog.Attr {
 		return slog.String(a.Key, "warning")
 	default:
 		return slog.String(a.Key, strings.ToLower(a.Value.String()))
+	}
+}
+
+// CallerLog finds the log in the arguments of a runtime, also in those that
+// cannot be read otherwise: that they cannot is to stand there.
+func CallerLog(args []string) (l Log) {
+	for len(args) > 0 {
+		o, value, used, err := readOption(args, globalOptions)
+		switch {
+		case err != nil:
+			args = args[1:]
+			if len(args) > 1 && strings.HasPrefix(args[1], "-") && !strings.HasPrefix(args[0], "-") {
+				args = args[1:] // the unknown option's value
+			}
+			continue
+		case used == 0:
+			return l
+		}
+		l.take(o, value)
+		args = args[used:]
+	}
+	return l
+}
+
+// take takes note of an option.
+func (l *Log) take(o option, value string) {
+	switch o.name {
+	case "log":
+		l.Path = value
+	case "log-format":
+		l.JSON = value == "json"
 	}
 }

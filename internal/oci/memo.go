@@ -3,6 +3,7 @@ package oci
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,22 @@ import (
 // capabilities and the grants of containers; a host has a few dozen.
 const maxKept = 512
 
+// Forget removes what other builds kept in a directory: nobody asks for it.
+func Forget(dir, build string) error {
+	kept, err := os.ReadDir(dir)
+	for _, d := range kept {
+		if d.Name() != nameOf(build) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, d.Name())))
+		}
+	}
+	return err
+}
+
+func nameOf(build string) string {
+	sum := sha256.Sum256([]byte(build))
+	return hex.EncodeToString(sum[:8])
+}
+
 // Memo keeps results in the files of a directory that nobody but this user can
 // write to. A file carries the digest of its content, so that one that a crash
 // left torn is none.
@@ -24,12 +41,11 @@ type Memo struct{ root *os.Root }
 // makes what is missing. Whatever is wrong is an error, and the caller does
 // without.
 func OpenMemo(dir, build string) (*Memo, error) {
-	sum := sha256.Sum256([]byte(build))
-	path := filepath.Join(dir, hex.EncodeToString(sum[:8]))
+	path := filepath.Join(dir, nameOf(build))
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
 	}
-	for _, p := range []string{dir, path} {
+	for _, p := range []string{filepath.Dir(dir), dir, path} {
 		if err := Private(p); err != nil {
 			return nil, err
 		}
@@ -41,7 +57,7 @@ func OpenMemo(dir, build string) (*Memo, error) {
 	return &Memo{root}, nil
 }
 
-// Private tells whether a directory belongs to this user, and nobody else can
+// Private reports whether a directory belongs to this user, and nobody else can
 // write to it.
 func Private(dir string) error {
 	var st unix.Stat_t
@@ -54,7 +70,7 @@ func Private(dir string) error {
 	return nil
 }
 
-// Get implements gen.Memo.
+// Get implements harden.Memo.
 func (m *Memo) Get(key string) ([]byte, bool) {
 	data, err := m.root.ReadFile(key)
 	if err != nil || len(data) < sha256.Size {
@@ -67,7 +83,7 @@ func (m *Memo) Get(key string) ([]byte, bool) {
 	return value, true
 }
 
-// Put implements gen.Memo. What cannot be kept is computed again.
+// Put implements harden.Memo. What cannot be kept is computed again.
 func (m *Memo) Put(key string, value []byte) {
 	m.makeRoom()
 	sum := sha256.Sum256(value)

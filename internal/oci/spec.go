@@ -5,73 +5,70 @@ package oci
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/afalg-policy/afalg-policy/internal/gen"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 )
 
 // MaxSpec bounds a spec and a state, in bytes.
-const MaxSpec = profile.MaxJSON
+const MaxSpec = jsontext.Max
 
-// Spec is a config.json whose text was checked: JSON of bearable size, no key
-// twice in an object, of a version that this program knows.
+// Spec is a config.json of a version that this program knows, read once.
 type Spec struct {
-	Text    []byte
-	Seccomp *specs.LinuxSeccomp // nil for an unconfined container
-	config  *gen.Config
+	Config  *profile.Config
+	Seccomp *profile.Profile // nil for an unconfined container
+	changes []jsontext.Change
 }
 
-// document is what tells specs and states apart.
-type document struct {
-	Version string `json:"ociVersion"`
-	Status  string `json:"status"`
-	Bundle  string `json:"bundle"`
+// Text is the spec with what was changed in it. Every other byte is as it was
+// read.
+func (s *Spec) Text() []byte { return jsontext.Apply(s.Config.Document().Src, s.changes...) }
+
+// with is the spec with further changes.
+func (s *Spec) with(changes ...jsontext.Change) *Spec {
+	changed := *s
+	changed.changes = slices.Concat(s.changes, changes)
+	return &changed
 }
 
-// ReadSpec checks a config.json. Errors begin with line:col where they have a
+// ReadSpec reads a config.json. Errors begin with line:col where they have a
 // place.
-func ReadSpec(text []byte) (s *Spec, err error) {
+func ReadSpec(text []byte) (*Spec, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, errors.New("it is empty")
 	}
-	d := peek(text)
-	if d.isState() {
+	c, err := profile.ReadConfig(text)
+	if err != nil {
+		return nil, err
+	}
+	if isState(c.Document()) {
 		return nil, errors.New("this is the state of a container, where its spec (config.json) is meant")
 	}
-	s = &Spec{Text: text}
-	if s.config, err = gen.ReadConfig(text); err != nil {
+	if err := c.ForLinux(); err != nil {
 		return nil, err
 	}
-	if err := checkVersion(d.Version); err != nil {
+	if err := checkVersion(c.Version); err != nil {
 		return nil, err
 	}
-	if s.Seccomp, err = s.config.Seccomp(); err != nil {
+	seccomp, err := c.StrictProfile()
+	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return &Spec{Config: c, Seccomp: seccomp}, nil
 }
 
-// peek reads what specs and states have in common; nothing where a text is
-// neither.
-func peek(text []byte) document {
-	var d document
-	if len(text) > MaxSpec || json.Unmarshal(text, &d) != nil {
-		return document{}
-	}
-	return d
-}
-
-func (d document) isState() bool { return d.Bundle != "" || d.Status != "" }
+// isState tells the state of a container from a spec.
+func isState(d *jsontext.Document) bool { return d.Text("/bundle") != "" || d.Text("/status") != "" }
 
 // checkVersion refuses another major version, whose keys may mean anything.
-// What a later minor version adds is left as it stands, but for seccomp, where
+// Keys that a later minor version adds stay as they are, except for seccomp, where
 // unknown keys are refused.
 func checkVersion(version string) error {
 	if version == "" {

@@ -5,36 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/afalg-policy/afalg-policy/internal/plan"
-	"github.com/afalg-policy/afalg-policy/internal/profile"
+	"github.com/afalg-policy/afalg-policy/internal/bounded"
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 )
 
 // ReadState reads the state that a runtime gives to a hook, and checks that the
 // hook is called in the stage createRuntime: the container is being created,
 // and the hook is outside of it.
 func ReadState(text []byte) (*specs.State, error) {
-	v, err := profile.ReadJSON(text)
+	d, err := jsontext.Parse(text)
 	if err != nil {
 		return nil, err
 	}
-	// Annotations may differ by case alone.
-	if err := profile.NoDuplicates(text, &v, strings.Clone); err != nil {
-		return nil, err
-	}
-	if !peek(text).isState() {
+	if !isState(d) {
 		return nil, errors.New("this is no state of a container: a hook createRuntime gets one, and precreate the spec")
 	}
 	var s specs.State
 	if err := json.Unmarshal(text, &s); err != nil {
 		return nil, err
 	}
-	// runc says creating, crun says created.
-	if s.Status != specs.StateCreating && s.Status != specs.StateCreated {
+	// runc says creating, crun says created; and runc says stopped of a container
+	// that it restores. A hook of poststop gets that too, and no process.
+	if s.Status != specs.StateCreating && s.Status != specs.StateCreated && s.Status != specs.StateStopped {
 		return nil, fmt.Errorf("the container is %q: the hook is registered for another stage than createRuntime", s.Status)
 	}
 	if !filepath.IsAbs(s.Bundle) {
@@ -43,7 +39,7 @@ func ReadState(text []byte) (*specs.State, error) {
 	return &s, outside(s.Pid)
 }
 
-// outside tells whether the container's first process has file systems of its
+// outside reports whether the container's first process has file systems of its
 // own: the later stages of hooks run among them.
 func outside(pid int) error {
 	if pid <= 0 {
@@ -79,14 +75,14 @@ const ConfigName = "config.json"
 // do.
 func ReadBundle(dir string) ([]byte, error) {
 	path := filepath.Join(dir, ConfigName)
-	text, err := plan.ReadRegular(path, MaxSpec)
+	text, err := bounded.ReadFile(path, MaxSpec)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return text, nil
 }
 
-// Sealed tells whether somebody besides root and the user of this process can
+// Sealed reports whether somebody besides root and the user of this process can
 // change the spec of a bundle: what a runtime has read may not be what stands
 // there then.
 func Sealed(dir string) error {
@@ -95,16 +91,25 @@ func Sealed(dir string) error {
 		return err
 	}
 	for _, path := range []string{dir, filepath.Dir(config), config} {
-		var st unix.Stat_t
-		if err := unix.Stat(path, &st); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+		if err := ownOnly(path, "who could have changed it since the runtime read it"); err != nil {
+			return err
 		}
-		if st.Uid != 0 && st.Uid != uint32(unix.Geteuid()) {
-			return fmt.Errorf("%s belongs to user %d, who could have changed it since the runtime read it", path, st.Uid)
-		}
-		if st.Mode&0o022 != 0 {
-			return fmt.Errorf("%s can be written by others (mode %04o), who could have changed it since the runtime read it", path, st.Mode&0o7777)
-		}
+	}
+	return nil
+}
+
+// ownOnly refuses a file or directory that somebody besides root and the user of
+// this process can change; why says what that means.
+func ownOnly(path, why string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if st.Uid != 0 && st.Uid != uint32(unix.Geteuid()) {
+		return fmt.Errorf("%s belongs to user %d, %s", path, st.Uid, why)
+	}
+	if st.Mode&0o022 != 0 {
+		return fmt.Errorf("%s can be written by others (mode %04o), %s", path, st.Mode&0o7777, why)
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/afalg-policy/afalg-policy/internal/testing/kerneltest"
 )
 
 // TestMain serves as the program that other users run.
@@ -56,13 +58,18 @@ func TestHeard(t *testing.T) {
 		{"rootless, his own", rootless, socket(1000), "true"},
 		{"rootless, another's", rootless, socket(1001), "false"},
 	} {
-		cmd := exec.Command("/proc/self/exe")
-		cmd.SysProcAttr = tt.who
-		cmd.Env = []string{"HEARD=" + tt.socket}
-		cmd.Dir = "/"
-		out, err := cmd.CombinedOutput()
-		if err != nil || strings.TrimSpace(string(out)) != tt.want {
-			t.Errorf("%s: %s, %v; want %s", tt.name, out, err, tt.want)
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.who == rootless {
+				kerneltest.NeedUserNamespaces(t)
+			}
+			cmd := exec.Command("/proc/self/exe")
+			cmd.SysProcAttr = tt.who
+			cmd.Env = []string{"HEARD=" + tt.socket}
+			cmd.Dir = "/"
+			out, err := cmd.CombinedOutput()
+			if err != nil || strings.TrimSpace(string(out)) != tt.want {
+				t.Errorf("%s, %v; want %s", out, err, tt.want)
+			}
+		})
 	}
 }

@@ -7,20 +7,21 @@ import (
 	"strings"
 
 	"github.com/afalg-policy/afalg-policy/internal/policy"
+	"github.com/afalg-policy/afalg-policy/internal/printable"
 )
 
-// Container is what is known of a container that is about to start. The zero
-// value holds no rule.
+// Container holds the known facts of a container that is about to start. The
+// zero value holds no rule.
 type Container struct {
 	Platform string   // "docker", "podman", "containerd", "crio"; "oci" for a runtime that is called by hand
-	ID       string   // as the runtime is given it
-	Vouched  Identity // what the platform says of it
-	Claimed  Identity // what the container, or its image, says of itself; it grants nothing
+	ID       string   // as the runtime gets it
+	Vouched  Identity // the platform's word
+	Claimed  Identity // the container's or its image's own word; it grants nothing
 	Asks     []string // rules that the container asks for by name; they grant nothing
 }
 
-// Identity is how a container can be told from others. What is not known is
-// left at its zero value, and satisfies no condition.
+// Identity distinguishes a container from others. An unknown fact keeps its
+// zero value, and satisfies no condition.
 type Identity struct {
 	Name        string
 	Images      []string // digests of its image, "sha256:…": of the configuration and of manifests
@@ -28,21 +29,22 @@ type Identity struct {
 	Pod         string
 	Labels      map[string]string
 	Annotations map[string]string
+	Build       bool // a step of an image build
 }
 
-// Refusal is a rule that a container does not get although it, or its image,
-// says what would fit.
+// Refusal is a rule that a container does not get although its own word, or its
+// image's, would fit.
 type Refusal struct {
-	Rule string // printable; empty where Text tells how many more there are
-	Text string // what was said, and why it does not count; one printable line
+	Rule string // printable; empty if it is about no rule, or counts further ones
+	Text string // the container's word, and why it does not count; one printable line
 }
 
 // GrantsOf is the reference semantics of grants: the rules that a container
 // holds, sorted, each once. A grant gives its rules if the platform of the
-// container and what is vouched for meet every condition that it has. Claims
-// and asking give nothing; where they would have, they are refused with the
-// reason, for the log. It does no I/O, and a nil plan and a zero container get
-// nothing.
+// container and its vouched facts meet every condition of the grant. Claims and
+// requests give nothing; where they would have, they are refused with the
+// reason, for the log. GrantsOf does no I/O. A nil plan and a zero container
+// get nothing.
 func (p *Plan) GrantsOf(c Container) (rules []string, refused []Refusal) {
 	if p == nil {
 		p = &Plan{}
@@ -66,7 +68,26 @@ func (p *Plan) GrantsOf(c Container) (rules []string, refused []Refusal) {
 	return slices.Sorted(maps.Keys(held)), refused
 }
 
-// meets tells whether each condition of a grant holds, and that it has one
+// BrokersSocketcall reports whether a grant leaves socketcall, by which 32-bit
+// programs make their sockets, to the agent for a container. It depends on the
+// same facts as GrantsOf.
+func (p *Plan) BrokersSocketcall(c Container) bool {
+	return p != nil && slices.ContainsFunc(p.Grants, func(g policy.Grant) bool {
+		return g.Socketcall == policy.SocketcallBroker && c.meets(&g, &c.Vouched)
+	})
+}
+
+// GivesContainers reports what grants give to any container: rules, and the
+// sockets of 32-bit programs. Both need an agent.
+func (p *Plan) GivesContainers() (rules, sockets bool) {
+	for _, g := range p.Grants {
+		rules = rules || len(g.Rules) > 0
+		sockets = sockets || g.Socketcall != ""
+	}
+	return rules, sockets
+}
+
+// meets reports whether every condition of a grant holds, and there is one
 // besides the platform.
 func (c *Container) meets(g *policy.Grant, from ...*Identity) bool {
 	if len(g.Platforms) > 0 && !(known(c.Platform) && slices.Contains(g.Platforms, c.Platform)) {
@@ -85,25 +106,59 @@ func (c *Container) meets(g *policy.Grant, from ...*Identity) bool {
 	return forSomebody
 }
 
-// grantCondition is one thing that a grant may ask of a container. Several
-// identities may meet it together.
+// grantCondition is one thing that a grant may ask of a container: all that this
+// package does about it. Several identities may meet it together.
 type grantCondition struct {
 	name    string // its key in a policy file
 	applies func(*policy.Grant) bool
 	holds   func(*policy.Grant, []*Identity) bool
+	ways    func(*policy.Grant) []containerWay // to meet it; none if nothing need be done
+}
+
+// containerWay is the least that a container must have to meet a condition.
+type containerWay struct {
+	text string // "named web"
+	take func(*Container)
 }
 
 var grantConditions = []grantCondition{
-	anyOf("names", func(g *policy.Grant) []string { return g.Names }, func(i *Identity) []string { return []string{i.Name} }),
-	anyOf("images", func(g *policy.Grant) []string { return g.Images }, func(i *Identity) []string { return i.Images }),
-	anyOf("namespaces", func(g *policy.Grant) []string { return g.Namespaces }, func(i *Identity) []string { return []string{i.Namespace} }),
-	anyOf("pods", func(g *policy.Grant) []string { return g.Pods }, func(i *Identity) []string { return []string{i.Pod} }),
-	allOf("labels", func(g *policy.Grant) map[string]string { return g.Labels }, func(i *Identity) map[string]string { return i.Labels }),
-	allOf("annotations", func(g *policy.Grant) map[string]string { return g.Annotations }, func(i *Identity) map[string]string { return i.Annotations }),
+	anyOf("names", "named ", func(g *policy.Grant) []string { return g.Names },
+		func(i *Identity) []string { return []string{i.Name} }, func(i *Identity, s string) { i.Name = s }),
+	anyOf("images", "with image ", func(g *policy.Grant) []string { return g.Images },
+		func(i *Identity) []string { return i.Images }, func(i *Identity, s string) { i.Images = []string{s} }),
+	anyOf("namespaces", "in namespace ", func(g *policy.Grant) []string { return g.Namespaces },
+		func(i *Identity) []string { return []string{i.Namespace} }, func(i *Identity, s string) { i.Namespace = s }),
+	anyOf("pods", "in pod ", func(g *policy.Grant) []string { return g.Pods },
+		func(i *Identity) []string { return []string{i.Pod} }, func(i *Identity, s string) { i.Pod = s }),
+	{"builds", forBuilds, isBuild, buildWays},
+	allOf("labels", func(g *policy.Grant) map[string]string { return g.Labels }, func(i *Identity) *map[string]string { return &i.Labels }),
+	allOf("annotations", func(g *policy.Grant) map[string]string { return g.Annotations }, func(i *Identity) *map[string]string { return &i.Annotations }),
+}
+
+// platformCondition is apart, since it is for nobody by itself, and about the
+// container whoever vouches for it.
+var platformCondition = grantCondition{name: "platforms", ways: func(g *policy.Grant) (all []containerWay) {
+	for _, platform := range g.Platforms {
+		all = append(all, containerWay{"of " + platform, func(c *Container) { c.Platform = platform }})
+	}
+	return all
+}}
+
+func forBuilds(g *policy.Grant) bool { return g.Builds }
+
+func isBuild(_ *policy.Grant, from []*Identity) bool {
+	return slices.ContainsFunc(from, func(i *Identity) bool { return i.Build })
+}
+
+func buildWays(g *policy.Grant) []containerWay {
+	if !g.Builds {
+		return nil
+	}
+	return []containerWay{{"of a build", func(c *Container) { c.Vouched.Build = true }}}
 }
 
 // anyOf holds if one value that a grant wants is there.
-func anyOf(name string, want func(*policy.Grant) []string, have func(*Identity) []string) grantCondition {
+func anyOf(name, words string, want func(*policy.Grant) []string, have func(*Identity) []string, take func(*Identity, string)) grantCondition {
 	return grantCondition{
 		name:    name,
 		applies: func(g *policy.Grant) bool { return len(want(g)) > 0 },
@@ -112,32 +167,48 @@ func anyOf(name string, want func(*policy.Grant) []string, have func(*Identity) 
 				return slices.ContainsFunc(have(i), func(s string) bool { return known(s) && slices.Contains(want(g), s) })
 			})
 		},
+		ways: func(g *policy.Grant) (all []containerWay) {
+			for _, s := range want(g) {
+				all = append(all, containerWay{words + s, func(c *Container) { take(&c.Vouched, s) }})
+			}
+			return all
+		},
 	}
 }
 
 // allOf holds if every key that a grant wants is there, with its value.
-func allOf(name string, want func(*policy.Grant) map[string]string, have func(*Identity) map[string]string) grantCondition {
+func allOf(name string, want func(*policy.Grant) map[string]string, have func(*Identity) *map[string]string) grantCondition {
 	return grantCondition{
 		name:    name,
 		applies: func(g *policy.Grant) bool { return len(want(g)) > 0 },
 		holds: func(g *policy.Grant, from []*Identity) bool {
 			for key, value := range want(g) {
-				said := func(i *Identity) bool { got, ok := have(i)[key]; return ok && got == value }
+				said := func(i *Identity) bool { got, ok := (*have(i))[key]; return ok && got == value }
 				if !slices.ContainsFunc(from, said) {
 					return false
 				}
 			}
 			return true
 		},
+		ways: func(g *policy.Grant) []containerWay {
+			var words []string
+			for _, key := range slices.Sorted(maps.Keys(want(g))) {
+				words = append(words, fmt.Sprintf("with %s=%q", key, want(g)[key]))
+			}
+			if words == nil {
+				return nil
+			}
+			return []containerWay{{strings.Join(words, ", "), func(c *Container) { *have(&c.Vouched) = want(g) }}}
+		},
 	}
 }
 
-// maxRefusals bounds what one container can write into a log, for what it asks
-// and for what it claims.
+// maxRefusals bounds the lines that one container can write into a log, for its
+// requests and for its claims.
 const maxRefusals = 16
 
-// refuseAsked tells of rules that the container asks for and does not hold;
-// those that exist come first, so that no nonsense crowds them out.
+// refuseAsked returns the rules that the container asks for and does not hold,
+// those that exist first, so that no nonsense crowds them out.
 func refuseAsked(c *Container, exists, held map[string]bool) []Refusal {
 	var named, unknown []Refusal
 	for _, name := range sortedBy(slices.Values(c.Asks), strings.Compare) {
@@ -146,15 +217,15 @@ func refuseAsked(c *Container, exists, held map[string]bool) []Refusal {
 		case exists[name]:
 			named = append(named, Refusal{name, fmt.Sprintf("the container asks for rule %q; asking grants nothing", name)})
 		default:
-			text := fmt.Sprintf("the container asks for rule %.*q, which the policy does not have; asking grants nothing", maxRuleName, name)
-			unknown = append(unknown, Refusal{oneLine(name, maxRuleName), text})
+			text := fmt.Sprintf("the container asks for rule %.*q, which the policy does not have; asking grants nothing", policy.MaxName, name)
+			unknown = append(unknown, Refusal{printable.Cut(name, policy.MaxName), text})
 		}
 	}
 	return atMost(append(named, unknown...), "the container asks for %d more rules that it does not get")
 }
 
-// refuseClaimed tells of rules that the container does not hold, and would if
-// its claims were true.
+// refuseClaimed returns the rules that the container does not hold, and would
+// hold if its claims were true.
 func refuseClaimed(p *Plan, c *Container, exists, held map[string]bool) []Refusal {
 	var all []Refusal
 	for i := range p.Grants {
@@ -162,12 +233,15 @@ func refuseClaimed(p *Plan, c *Container, exists, held map[string]bool) []Refusa
 		if c.meets(g, &c.Vouched) || !c.meets(g, &c.Vouched, &c.Claimed) {
 			continue
 		}
-		text := fmt.Sprintf("the grant at %s is met only by what the container or its image claims, and the platform does not vouch for: %s", g.Pos,
+		text := fmt.Sprintf("the grant at %s is met only by claims of the container or its image, for which the platform does not vouch: %s", g.Pos,
 			strings.Join(missed(g, &c.Vouched), ", "))
 		for _, r := range g.Rules {
 			if exists[r.Name] && !held[r.Name] {
-				all = append(all, Refusal{r.Name, oneLine(text, maxReason)})
+				all = append(all, Refusal{r.Name, printable.Cut(text, maxReason)})
 			}
+		}
+		if g.Socketcall != "" && !p.BrokersSocketcall(*c) {
+			all = append(all, Refusal{Text: printable.Cut("socketcall: "+text, maxReason)})
 		}
 	}
 	return atMost(all, "the container claims what %d more grants of rules ask for")

@@ -7,8 +7,9 @@ import (
 	"testing"
 	"unicode"
 
-	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 // aGrant is of rule "a", which containerPlan has.
@@ -44,7 +45,7 @@ func TestGrantsOf(t *testing.T) {
 		Rules: granted("a"), Platforms: []string{"docker"}, Names: []string{"web"}, Images: []string{"sha256:" + hexA},
 		Namespaces: []string{"prod"}, Pods: []string{"web-0"}, Labels: pairs{"app": "web"}, Annotations: pairs{"role": "crypto"},
 	}
-	whole := Identity{"web", []string{"sha256:" + hexB, "sha256:" + hexA}, "prod", "web-0", pairs{"app": "web", "x": "y"}, pairs{"role": "crypto"}}
+	whole := Identity{"web", []string{"sha256:" + hexB, "sha256:" + hexA}, "prod", "web-0", pairs{"app": "web", "x": "y"}, pairs{"role": "crypto"}, false}
 	but := func(change func(*Identity)) Identity { id := whole; change(&id); return id }
 
 	for name, tt := range map[string]struct {
@@ -82,6 +83,10 @@ func TestGrantsOf(t *testing.T) {
 		"another annotation":                  {annotations, "crio", Identity{Annotations: pairs{"role": "web"}}, false},
 		"an annotation's key in another case": {annotations, "crio", Identity{Annotations: pairs{"Role": "crypto"}}, false},
 
+		"a build":           {grant(func(g *policy.Grant) { g.Builds = true }), "docker", Identity{Build: true}, true},
+		"no build":          {grant(func(g *policy.Grant) { g.Builds = true }), "docker", whole, false},
+		"a build by a name": {names, "docker", Identity{Build: true}, false},
+
 		"a platform":               {docker, "docker", Identity{Name: "web"}, true},
 		"another platform":         {docker, "containerd", Identity{Name: "web"}, false},
 		"no platform":              {docker, "", Identity{Name: "web"}, false},
@@ -108,7 +113,8 @@ func TestGrantsOf(t *testing.T) {
 			if slices.Equal(rules, []string{"a"}) != tt.want || len(rules) > 1 || len(refused) > 0 {
 				t.Errorf("rules %q, refused %v; want %v", rules, refused, tt.want)
 			}
-			// What is claimed instead is worth nothing, and told where it would fit.
+			// A claim instead is worth nothing, and is reported where it would
+			// fit.
 			rules, refused = p.GrantsOf(Container{Platform: tt.platform, Claimed: tt.vouched})
 			if len(rules) > 0 || (len(refused) == 1) != tt.want {
 				t.Errorf("claimed: rules %q, refused %v", rules, refused)
@@ -154,7 +160,7 @@ func TestRefusals(t *testing.T) {
 		g.Rules, g.Names, g.Labels = granted("a", "b", "z"), []string{"web"}, pairs{"app": "web", "tier": "1"}
 	})
 	pod := aGrant(func(g *policy.Grant) { g.Pods = []string{"web-0"} })
-	const claimed = "the grant at p:7:5 is met only by what the container or its image claims, and the platform does not vouch for: "
+	const claimed = "the grant at p:7:5 is met only by claims of the container or its image, for which the platform does not vouch: "
 	for name, tt := range map[string]struct {
 		c    Container
 		want []Refusal
@@ -210,7 +216,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// A container fills no log, and no nonsense hides what it really wants.
+// A container fills no log, and no nonsense hides its real request.
 func TestRefusalsAreBounded(t *testing.T) {
 	c := Container{Claimed: Identity{Name: "web"}}
 	for i := range 100_000 {
@@ -236,12 +242,13 @@ func TestRefusalsAreBounded(t *testing.T) {
 	}
 }
 
-// grantsOracle tells again which rules a container holds, sharing nothing with
+// grantsOracle finds again which rules a container holds, sharing nothing with
 // GrantsOf: it strikes out grants, one reason after the other.
 func grantsOracle(p *Plan, c Container) []string {
 	rules := map[string]bool{}
 	for _, g := range p.Grants {
-		struck := len(g.Names)+len(g.Images)+len(g.Namespaces)+len(g.Pods)+len(g.Labels)+len(g.Annotations) == 0
+		struck := len(g.Names)+len(g.Images)+len(g.Namespaces)+len(g.Pods)+len(g.Labels)+len(g.Annotations) == 0 && !g.Builds
+		struck = struck || g.Builds && !c.Vouched.Build
 		for _, single := range []struct {
 			wanted []string
 			got    string
@@ -290,6 +297,47 @@ func grantsOracle(p *Plan, c Container) []string {
 	return held
 }
 
+// TestBrokersSocketcall shows that a grant of sockets counts by vouched facts,
+// gives no rule, and is given by no other grant.
+func TestBrokersSocketcall(t *testing.T) {
+	sockets := policy.Grant{Socketcall: policy.SocketcallBroker, Platforms: []string{"docker"}, Names: []string{"steam"}}
+	rules := aGrant(func(g *policy.Grant) { g.Names = []string{"web"} })
+	both := aGrant(func(g *policy.Grant) { g.Names, g.Socketcall = []string{"wine"}, policy.SocketcallBroker })
+	named := func(name string) Container { return Container{Platform: "docker", Vouched: Identity{Name: name}} }
+	for _, tt := range []struct {
+		name    string
+		p       *Plan
+		c       Container
+		sockets bool
+		rules   []string
+		refused int
+	}{
+		{"sockets alone", containerPlan(sockets, rules), named("steam"), true, nil, 0},
+		{"rules alone", containerPlan(sockets, rules), named("web"), false, []string{"a"}, 0},
+		{"both", containerPlan(sockets, both), named("wine"), true, []string{"a"}, 0},
+		{"neither", containerPlan(sockets, rules), named("other"), false, nil, 0},
+		{"another platform", containerPlan(sockets), Container{Platform: "podman", Vouched: Identity{Name: "steam"}}, false, nil, 0},
+		{"claimed", containerPlan(sockets), Container{Platform: "docker", Claimed: Identity{Name: "steam"}}, false, nil, 1},
+		{"claimed and vouched by another", containerPlan(sockets, aGrant(func(g *policy.Grant) { g.Pods, g.Socketcall = []string{"p"}, policy.SocketcallBroker })),
+			Container{Platform: "docker", Vouched: Identity{Pod: "p"}, Claimed: Identity{Name: "steam"}}, true, []string{"a"}, 0},
+		{"no condition", containerPlan(policy.Grant{Socketcall: policy.SocketcallBroker}), named("steam"), false, nil, 0},
+		{"another word", containerPlan(policy.Grant{Socketcall: "keep", Names: []string{"steam"}}), named("steam"), false, nil, 0},
+		{"no plan", nil, named("steam"), false, nil, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			held, refused := tt.p.GrantsOf(tt.c)
+			if got := tt.p.BrokersSocketcall(tt.c); got != tt.sockets || !slices.Equal(held, tt.rules) || len(refused) != tt.refused {
+				t.Errorf("sockets %v, rules %q, refused %v", got, held, refused)
+			}
+			for _, r := range refused {
+				if !strings.HasPrefix(r.Text, "socketcall: the grant at ") {
+					t.Errorf("refused: %s", r.Text)
+				}
+			}
+		})
+	}
+}
+
 func (w world) word() string { return pick(w, "x", "y", "z", "") }
 
 func (w world) pairs() map[string]string {
@@ -301,7 +349,7 @@ func (w world) pairs() map[string]string {
 }
 
 func (w world) identity() Identity {
-	return Identity{w.word(), some1(w, 2, w.word), w.word(), w.word(), w.pairs(), w.pairs()}
+	return Identity{w.word(), some1(w, 2, w.word), w.word(), w.word(), w.pairs(), w.pairs(), w.IntN(2) == 0}
 }
 
 // maybe leaves out most conditions, so that a grant can be met.
@@ -317,7 +365,7 @@ func (w world) grant() policy.Grant {
 	return policy.Grant{
 		Rules:     some1(w, 2, func() policy.GrantedRule { return policy.GrantedRule{Name: pick(w, "a", "b", "c", "d")} }),
 		Platforms: maybe(w, words), Names: maybe(w, words), Images: maybe(w, words), Namespaces: maybe(w, words), Pods: maybe(w, words),
-		Labels: maybe(w, w.pairs), Annotations: maybe(w, w.pairs),
+		Labels: maybe(w, w.pairs), Annotations: maybe(w, w.pairs), Builds: w.IntN(4) == 0,
 	}
 }
 
@@ -325,7 +373,7 @@ func (w world) container() Container {
 	return Container{Platform: w.word(), Vouched: w.identity(), Claimed: w.identity(), Asks: some1(w, 3, w.word)}
 }
 
-// checkGrantsOf holds for every plan and container.
+// checkGrantsOf checks the properties of every plan and container.
 func checkGrantsOf(t *testing.T, w world, p *Plan, c Container) (held, refused int) {
 	rules, refusals := p.GrantsOf(c)
 	if want := grantsOracle(p, c); !slices.Equal(rules, want) {
@@ -382,7 +430,7 @@ func FuzzGrantsOf(f *testing.F) {
 	f.Fuzz(func(t *testing.T, platform, name, image, namespace, pod, key, value, asks string, mask, seed uint64) {
 		w := newWorld(seed)
 		p := w.containerPlan()
-		said := Identity{name, []string{image}, namespace, pod, map[string]string{key: value}, map[string]string{value: key}}
+		said := Identity{name, []string{image}, namespace, pod, map[string]string{key: value}, map[string]string{value: key}, false}
 		c := Container{Platform: platform, Vouched: said, Claimed: w.identity(), Asks: []string{asks}}
 		if mask&1 != 0 {
 			c.Vouched, c.Claimed = c.Claimed, c.Vouched

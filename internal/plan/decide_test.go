@@ -319,7 +319,7 @@ func (w world) request() Request {
 
 func newWorld(seed uint64) world { return world{rand.New(rand.NewPCG(seed, 0))} }
 
-// checkProperties holds for every plan and request.
+// checkProperties checks the properties of every plan and request.
 func checkProperties(t *testing.T, w world) (allowed bool) {
 	p := &Plan{Rules: some1(w, 4, w.rule)}
 	r := w.request()
@@ -356,8 +356,8 @@ func checkProperties(t *testing.T, w world) (allowed bool) {
 	return d.Allowed
 }
 
-// checkClaimed: a path that the subject's side made is worth less than one of
-// the host, and nothing where only digests are asked for.
+// checkClaimed shows that a path that the subject's side made is worth less
+// than one of the host, and nothing where only digests are asked for.
 func checkClaimed(t *testing.T, p *Plan, r Request) {
 	host, claimed := r, r
 	host.Claimed, claimed.Claimed = false, true

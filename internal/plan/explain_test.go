@@ -5,9 +5,10 @@ import (
 	"testing"
 	"unicode"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
-	"github.com/google/go-cmp/cmp"
 )
 
 const explained = `
@@ -103,8 +104,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// Of a path that is listed with a digest and without one, what helps is the
-// digest.
+// For a path listed with a digest and without one, the digest helps.
 func TestExplainClaimedPathThatIsListedTwice(t *testing.T) {
 	p := &Plan{Rules: []policy.Rule{{Name: "r", Algorithms: sha1s, Binaries: []policy.Binary{
 		{Path: "/a"}, {Path: "/a", SHA256: hexA}, {Path: "/a", SHA256: strings.Repeat("c", 64)},
@@ -149,7 +149,7 @@ func TestReason(t *testing.T) {
 	}
 }
 
-// checkReason holds for every explanation: one line that names the rule.
+// checkReason checks every explanation: one line that names the rule.
 func checkReason(t *testing.T, e Explanation) {
 	reason := e.Reason()
 	if reason == "" || strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
@@ -167,8 +167,28 @@ func nameOf(r *policy.Rule) string {
 	return r.Name
 }
 
-// Among rules that miss as little, the one with more in common is nearer, and
-// then the first by name.
+// Everybody meets a rule for anyone: only the algorithm is missing.
+func TestNearestForAnyone(t *testing.T) {
+	p := mustLoad(t, "p", `
+-- p --
+version: 1
+name: p
+allow:
+  - {rule: all, anyone: true, algorithms: {hash: [sha256]}}
+  - {rule: one, units: [u.service], algorithms: {rng: [stdrng]}}
+`)
+	e := Explain(p, Request{UID: uid(0), Binary: "/bin/a", Algorithm: sha1})
+	if want := "rule all: algorithm hash:sha1 is not among hash: sha256"; e.Reason() != want {
+		t.Errorf("%s\nwant %s", e.Reason(), want)
+	}
+	e = Explain(p, Request{Unit: "u.service", Algorithm: sha1})
+	if e.Nearest == nil || e.Nearest.Name != "all" {
+		t.Errorf("%+v", e.Nearest)
+	}
+}
+
+// Among rules with equally few misses, the one with more conditions met is
+// nearer, and then the first by name.
 func TestNearest(t *testing.T) {
 	p := mustLoad(t, "p", `
 -- p --

@@ -9,9 +9,10 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
-// Granted returns the plan that has only the named rules of p: what a workload
-// with these grants may do. It answers and closes as p does, and has no grants
-// to give; its digest is its own. A name that p does not have is an error.
+// Granted returns the plan with only the named rules of p: a workload with
+// these grants may do what it allows. It answers and closes as p does, has no
+// grants to give, and has its own digest. A name that p does not have is an
+// error.
 func (p *Plan) Granted(names []string) (*Plan, error) {
 	granted, unknown := p.GrantedKnown(names)
 	if len(unknown) == 0 {
@@ -30,7 +31,8 @@ func (p *Plan) Granted(names []string) (*Plan, error) {
 
 // GrantedKnown is Granted for a policy that has changed since the grants were
 // made: it leaves out the names that p does not have any more, and returns
-// them, sorted. What they allowed is denied. A nil plan has no rules.
+// them, sorted. Uses that only they allowed are denied. A nil plan has no
+// rules.
 func (p *Plan) GrantedKnown(names []string) (granted *Plan, unknown []string) {
 	if p == nil {
 		p = &Plan{}

@@ -6,8 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 const (
@@ -21,11 +22,11 @@ func grantPlan(t *testing.T) *Plan {
 	return mustLoad(t, "p", grantHead+"allow:\n"+grantA+grantB+grantC)
 }
 
-// What is granted is the plan of a policy that has only these rules.
+// The granted plan equals that of a policy with only these rules.
 func TestGranted(t *testing.T) {
 	p := grantPlan(t)
 	before := grantPlan(t)
-	// Rules keep their places in the policy from which they are.
+	// Rules keep their places in the policy that they come from.
 	places := cmp.Comparer(func(a, b policy.Pos) bool { return true })
 	for name, tt := range map[string]struct {
 		names []string
@@ -98,7 +99,7 @@ func TestGrantedKnown(t *testing.T) {
 	}
 }
 
-// A plan that was granted shares no list with its source that either appends to.
+// A granted plan shares no list with its source that either appends to.
 func TestGrantedIsApart(t *testing.T) {
 	p := grantPlan(t)
 	g, err := p.Granted([]string{"a", "b", "c"})
@@ -111,8 +112,8 @@ func TestGrantedIsApart(t *testing.T) {
 	}
 }
 
-// checkGranted: a grant allows what one of its rules allows in the plan, and
-// nothing else; every name is either granted or unknown.
+// checkGranted shows that a grant allows what one of its rules allows in the
+// plan, and nothing else. Every name is either granted or unknown.
 func checkGranted(t *testing.T, w world, p *Plan, r Request) {
 	names := some1(w, 3, func() string { return pick(w, "a", "b", "c", "d", "") })
 	g, unknown := p.GrantedKnown(names)

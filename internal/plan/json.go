@@ -4,20 +4,22 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
-// document is a plan in the words of the policy file.
+// document is a plan in the words of the policy file. Rules, grants and entries
+// name their keys themselves.
 type document struct {
-	Version int            `json:"version"`
-	Name    string         `json:"name,omitempty"`
-	Digest  string         `json:"digest,omitempty"`
-	Deny    denyDocument   `json:"deny"`
-	Allow   []ruleDocument `json:"allow"`
+	Version int           `json:"version"`
+	Name    string        `json:"name,omitempty"`
+	Digest  string        `json:"digest,omitempty"`
+	Deny    denyDocument  `json:"deny"`
+	Allow   []policy.Rule `json:"allow"`
 	// Containers is left out of the digest where it says what holds anyway.
 	Containers *containersDocument `json:"containers,omitempty"`
+	ExpectOpen []policy.Expected   `json:"expect-open,omitempty"`
 }
 
 type denyDocument struct {
@@ -26,37 +28,9 @@ type denyDocument struct {
 	Families    []string `json:"families"`
 }
 
-type ruleDocument struct {
-	Rule         string                  `json:"rule"`
-	Position     string                  `json:"position,omitempty"`
-	Anyone       bool                    `json:"anyone,omitempty"`
-	Binaries     []binaryDocument        `json:"binaries,omitempty"`
-	Users        []string                `json:"users,omitempty"`
-	Capabilities []string                `json:"capabilities,omitempty"`
-	Units        []string                `json:"units,omitempty"`
-	Algorithms   map[afalg.Type][]string `json:"algorithms"`
-}
-
-type binaryDocument struct {
-	Path   string `json:"path"`
-	SHA256 string `json:"sha256,omitempty"`
-}
-
 type containersDocument struct {
-	Unconfined Unconfined      `json:"unconfined"`
-	Grants     []grantDocument `json:"grants"`
-}
-
-type grantDocument struct {
-	Position    string            `json:"position,omitempty"`
-	Rules       []string          `json:"rules"`
-	Platforms   []string          `json:"platforms,omitempty"`
-	Names       []string          `json:"names,omitempty"`
-	Images      []string          `json:"images,omitempty"`
-	Namespaces  []string          `json:"namespaces,omitempty"`
-	Pods        []string          `json:"pods,omitempty"`
-	Labels      map[string]string `json:"labels,omitempty"`
-	Annotations map[string]string `json:"annotations,omitempty"`
+	Unconfined Unconfined     `json:"unconfined"`
+	Grants     []policy.Grant `json:"grants"`
 }
 
 const version = 1
@@ -66,20 +40,26 @@ const version = 1
 func (p *Plan) MarshalJSON() ([]byte, error) {
 	doc := p.document()
 	doc.Name, doc.Digest = p.Name, p.Digest
-	for i, r := range p.Rules {
-		doc.Allow[i].Position = r.Pos.String()
-	}
 	doc.Containers = p.containersDocument()
-	for i, g := range p.Grants {
-		doc.Containers.Grants[i].Position = g.Pos.String()
-	}
 	return json.Marshal(doc)
 }
 
-// digest is taken of what the plan means. Go's JSON encoding is canonical
-// enough: fields in their order, map keys sorted, no white space.
+// digest is taken of what the plan means, wherever it stands. Go's JSON encoding
+// is canonical enough: fields in their order, map keys sorted, no white space.
 func digest(p *Plan) string {
-	text, err := json.Marshal(p.document())
+	doc := p.document()
+	for i := range doc.Allow {
+		doc.Allow[i].Pos = policy.Pos{}
+	}
+	for i := range doc.ExpectOpen {
+		doc.ExpectOpen[i].Pos = policy.Pos{}
+	}
+	if doc.Containers != nil {
+		for i := range doc.Containers.Grants {
+			doc.Containers.Grants[i].Pos = policy.Pos{}
+		}
+	}
+	text, err := json.Marshal(doc)
 	if err != nil { // strings, lists and maps of them always encode
 		return ""
 	}
@@ -87,18 +67,16 @@ func digest(p *Plan) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// document holds what the plan means and nothing else.
+// document holds what the plan means, in copies of its lists.
 func (p *Plan) document() document {
 	doc := document{
-		Version: version,
-		Deny:    denyDocument{p.SocketErrno.Name, p.BindErrno.Name, []string{}},
-		Allow:   make([]ruleDocument, 0, len(p.Rules)),
+		Version:    version,
+		Deny:       denyDocument{p.SocketErrno.Name, p.BindErrno.Name, []string{}},
+		Allow:      append([]policy.Rule{}, p.Rules...),
+		ExpectOpen: slices.Clone(p.ExpectOpen),
 	}
 	for _, f := range p.Families {
 		doc.Deny.Families = append(doc.Deny.Families, f.Name)
-	}
-	for _, r := range p.Rules {
-		doc.Allow = append(doc.Allow, ruleDocumentOf(r))
 	}
 	if p.Unconfined.orRefuse() != Refuse || len(p.Grants) > 0 {
 		doc.Containers = p.containersDocument()
@@ -107,44 +85,5 @@ func (p *Plan) document() document {
 }
 
 func (p *Plan) containersDocument() *containersDocument {
-	doc := &containersDocument{p.Unconfined.orRefuse(), make([]grantDocument, 0, len(p.Grants))}
-	for _, g := range p.Grants {
-		doc.Grants = append(doc.Grants, grantDocument{
-			Rules:       grantedNames(g),
-			Platforms:   g.Platforms,
-			Names:       g.Names,
-			Images:      g.Images,
-			Namespaces:  g.Namespaces,
-			Pods:        g.Pods,
-			Labels:      g.Labels,
-			Annotations: g.Annotations,
-		})
-	}
-	return doc
-}
-
-func grantedNames(g policy.Grant) []string {
-	names := make([]string, len(g.Rules))
-	for i, r := range g.Rules {
-		names[i] = r.Name
-	}
-	return names
-}
-
-func ruleDocumentOf(r policy.Rule) ruleDocument {
-	doc := ruleDocument{
-		Rule:         r.Name,
-		Anyone:       r.Anyone,
-		Users:        r.Users,
-		Capabilities: r.Capabilities,
-		Units:        r.Units,
-		Algorithms:   map[afalg.Type][]string{},
-	}
-	for _, b := range r.Binaries {
-		doc.Binaries = append(doc.Binaries, binaryDocument{b.Path, b.SHA256})
-	}
-	for _, a := range r.Algorithms {
-		doc.Algorithms[a.Type] = append(doc.Algorithms[a.Type], a.Name)
-	}
-	return doc
+	return &containersDocument{p.Unconfined.orRefuse(), append([]policy.Grant{}, p.Grants...)}
 }

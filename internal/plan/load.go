@@ -7,15 +7,17 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/afalg-policy/afalg-policy/internal/bounded"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
+	"github.com/afalg-policy/afalg-policy/policies"
 )
 
 // ReadFunc returns the text of a policy, named by a path or as
 // "builtin:NAME". Its errors need not repeat the name.
 type ReadFunc func(name string) ([]byte, error)
 
-// ReadError tells that the named policy itself could not be read. What goes
-// wrong below it is an error of the policy, with its position.
+// ReadError means that the named policy itself could not be read. A fault below
+// it is an error of the policy, with its position.
 type ReadError struct {
 	Name string
 	Err  error
@@ -23,11 +25,11 @@ type ReadError struct {
 
 func (e *ReadError) Error() string { return fmt.Sprintf("policy %s: %v", e.Name, e.Err) }
 
-// Unwrap returns what the reader said.
+// Unwrap returns the reader's error.
 func (e *ReadError) Unwrap() error { return e.Err }
 
 // Load reads the named policy with everything that it includes, and merges
-// them. The error is a *ReadError, or a policy.ErrorList of all that was found.
+// them. The error is a *ReadError, or a policy.ErrorList of everything found.
 func Load(name string, read ReadFunc) (*Plan, []policy.Warning, error) {
 	l := &loader{read: read, files: map[string]*file{}}
 	root, err := l.named(name)
@@ -44,18 +46,31 @@ func Load(name string, read ReadFunc) (*Plan, []policy.Warning, error) {
 	return p, l.warnings, nil
 }
 
+// ReadNamed is the usual ReadFunc: it returns the text of a policy that is
+// shipped, or of a file.
+func ReadNamed(name string) ([]byte, error) {
+	if builtin, ok := strings.CutPrefix(name, policy.BuiltinPrefix); ok {
+		return policies.Read(builtin)
+	}
+	return ReadFile(name)
+}
+
+// ReadFile returns the text of a policy file.
+func ReadFile(path string) ([]byte, error) { return bounded.ReadFile(path, policy.MaxSize) }
+
 // file is a policy with its includes in place.
 type file struct {
 	*policy.Policy
 	includes []*file
 	height   int               // of the longest chain of includes below it
-	said     map[string]string // what its includes agree on, by key
+	said     map[string]string // the values that its includes agree on, by key
 }
 
 type loader struct {
 	read     ReadFunc
-	files    map[string]*file // by identity; nil for one that is broken
-	order    []*file          // each before what it includes
+	files    map[string]*file // by identity; nil for a faulty one
+	order    []*file          // each before its includes
+	total    int              // bytes read so far
 	warnings []policy.Warning
 	errs     policy.ErrorList
 }
@@ -64,7 +79,7 @@ func (l *loader) fail(pos policy.Pos, format string, args ...any) {
 	l.errs = append(l.errs, &policy.Error{Pos: pos, Text: fmt.Sprintf(format, args...)})
 }
 
-// failAll takes over what the parser found.
+// failAll adds the parser's errors.
 func (l *loader) failAll(name string, err error) {
 	var list policy.ErrorList
 	if !errors.As(err, &list) {
@@ -85,13 +100,16 @@ func (l *loader) named(name string) (*file, error) {
 func (l *loader) text(name string) ([]byte, error) {
 	src, err := l.read(name)
 	if err == nil && len(src) > policy.MaxSize {
-		err = tooLarge(policy.MaxSize)
+		err = &bounded.TooLargeError{Limit: policy.MaxSize}
+	}
+	if l.total += len(src); err == nil && l.total > MaxTotal {
+		err = fmt.Errorf("more than %d KiB in all files", MaxTotal>>10)
 	}
 	return src, err
 }
 
-// parse reads a policy and then its includes. The chain holds the names that
-// led to it.
+// parse reads a policy and then its includes. chain holds the names that led to
+// it.
 func (l *loader) parse(name string, src []byte, chain []string) *file {
 	l.files[identity(name)] = nil
 	parsed, warnings, err := policy.Parse(name, src)
@@ -112,7 +130,7 @@ func (l *loader) parse(name string, src []byte, chain []string) *file {
 	return f
 }
 
-// include loads what a policy includes, once; nil if it cannot.
+// include loads an included policy once; nil if it cannot.
 func (l *loader) include(from string, inc policy.Include, chain []string) *file {
 	name, err := resolve(from, inc.Name)
 	if err != nil {
@@ -143,7 +161,7 @@ func (l *loader) include(from string, inc policy.Include, chain []string) *file 
 	return l.parse(name, src, chain)
 }
 
-// resolve finds what an include means in the file that says it.
+// resolve returns the meaning of an include in the file that has it.
 func resolve(from, name string) (string, error) {
 	switch {
 	case strings.HasPrefix(name, policy.BuiltinPrefix):
@@ -164,7 +182,7 @@ func identity(name string) string {
 		return name
 	}
 	abs, err := filepath.Abs(name)
-	if err != nil { // no working directory: the path as it stands
+	if err != nil { // no working directory: the path as given
 		return filepath.Clean(name)
 	}
 	return abs

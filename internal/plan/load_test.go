@@ -9,9 +9,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 // archive reads policies from the text of a txtar archive.
@@ -38,7 +39,7 @@ func mustLoad(t *testing.T, name, text string) *Plan {
 	return p
 }
 
-// rule is a policy text with one rule.
+// withRule is a policy text with one rule.
 func withRule(name, rule string, more ...string) string {
 	return fmt.Sprintf(`version: 1
 name: %s
@@ -262,7 +263,7 @@ func TestLoadDepth(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	// The chain is too long only by the way that is taken second.
+	// The chain is too long only by its second way.
 	_, _, err = Load("main", archive("-- main --\nversion: 1\nname: m\ninclude: ['1', '0']\n"+chain(MaxDepth)))
 	want = "0:3:11: include 1: more than 8 includes deep"
 	if err == nil || err.Error() != want {
@@ -331,8 +332,8 @@ func TestLoadWarnings(t *testing.T) {
 	}
 }
 
-// The digest depends on what a policy means: not on order, files, names of
-// files and policies, comments, or defaults that are spelt out.
+// The digest depends on the meaning of a policy: not on order, files, names of
+// files and policies, comments, or explicit defaults.
 func TestDigestIsOfTheMeaning(t *testing.T) {
 	split := mustLoad(t, "main", `
 -- main --
@@ -391,8 +392,8 @@ func TestDigestSeesEveryPart(t *testing.T) {
 	}
 }
 
-// Loading is a function of the text: shuffled lists give the same plan, twice
-// the same input the same bytes.
+// Loading is a function of the text: shuffled lists give the same plan, and the
+// same input the same bytes.
 func TestLoadIsDeterministic(t *testing.T) {
 	lines := func(order []int) string {
 		var b strings.Builder
@@ -423,7 +424,7 @@ func TestLoadIsDeterministic(t *testing.T) {
 	}
 }
 
-// The plan shares no slice with what the parser returned.
+// The plan shares no slice with the parser's result.
 func TestNormalCopies(t *testing.T) {
 	r := policy.Rule{Users: []string{"b", "a"}, Units: []string{"b", "a"}, Capabilities: []string{"b", "a"}}
 	normal(r)

@@ -4,13 +4,12 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
-// merge makes one plan of all files. What it finds wrong is in l.errs.
+// merge makes one plan of all files. It adds its errors to l.errs.
 func (l *loader) merge(root *file) *Plan {
 	p := &Plan{
 		Name:        root.Name,
@@ -19,7 +18,10 @@ func (l *loader) merge(root *file) *Plan {
 		Families:    l.families(),
 		Rules:       l.rules(),
 		Unconfined:  l.unconfined(root),
-		Grants:      l.grants(),
+
+		UnconfinedSaid: l.said(root, "unconfined", ownUnconfined) != "",
+		Grants:         l.grants(),
+		ExpectOpen:     l.expected(),
 	}
 	p.Digest = digest(p)
 	return p
@@ -44,18 +46,19 @@ func (l *loader) rules() []policy.Rule {
 	return sortedBy(maps.Values(byName), func(a, b policy.Rule) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-// normal sorts a copy of the rule's lists and drops what they say twice.
-func normal(r policy.Rule) policy.Rule {
-	r.Binaries = sortedBy(slices.Values(r.Binaries), func(a, b policy.Binary) int {
-		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.SHA256, b.SHA256))
-	})
-	r.Algorithms = sortedBy(slices.Values(r.Algorithms), func(a, b policy.Algorithm) int {
-		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name))
-	})
-	r.Users = sortedBy(slices.Values(r.Users), strings.Compare)
-	r.Capabilities = sortedBy(slices.Values(r.Capabilities), strings.Compare)
-	r.Units = sortedBy(slices.Values(r.Units), strings.Compare)
-	return r
+// expected unites the entries of all files.
+func (l *loader) expected() []policy.Expected {
+	var all []policy.Expected
+	for _, f := range l.order {
+		for _, e := range f.ExpectOpen {
+			if len(all) == policy.MaxExpected {
+				l.fail(e.Pos, "more than %d entries of expect-open in all", policy.MaxExpected)
+				return nil
+			}
+			all = append(all, normal(e))
+		}
+	}
+	return sortedBy(slices.Values(all), compareMeaning)
 }
 
 // families unites the lists of all files, by number.
@@ -67,8 +70,8 @@ func (l *loader) families() []policy.Family {
 	return sortedBy(slices.Values(all), func(a, b policy.Family) int { return cmp.Compare(a.Number, b.Number) })
 }
 
-// errno finds what a plan answers: what its policy says, else what all of its
-// includes that say something agree on, else the default.
+// errno returns the errno of a plan: the policy's own, else the one that all
+// its includes with one agree on, else the default.
 func (l *loader) errno(root *file, key, fallback string, own func(*policy.Policy) string) Errno {
 	name := cmp.Or(l.said(root, key, own), fallback)
 	number, ok := afalg.ErrnoByName(name)
@@ -78,11 +81,12 @@ func (l *loader) errno(root *file, key, fallback string, own func(*policy.Policy
 	return Errno{afalg.ErrnoName(number), number}
 }
 
-// unconfined finds it as errno does.
+// unconfined follows the order of errno.
 func (l *loader) unconfined(root *file) Unconfined {
-	own := func(p *policy.Policy) string { return p.Containers.Unconfined }
-	return Unconfined(cmp.Or(l.said(root, "unconfined", own), string(Refuse)))
+	return Unconfined(cmp.Or(l.said(root, "unconfined", ownUnconfined), string(Refuse)))
 }
+
+func ownUnconfined(p *policy.Policy) string { return p.Containers.Unconfined }
 
 func (l *loader) said(f *file, key string, own func(*policy.Policy) string) string {
 	if name := own(f.Policy); name != "" {

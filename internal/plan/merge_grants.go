@@ -1,17 +1,15 @@
 package plan
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
-// grants unites the grants of all files, each normal, and checks that what they
-// give is there.
+// grants unites the grants of all files, each normal, and checks that the rules
+// that they give exist.
 func (l *loader) grants() []policy.Grant {
 	var all []policy.Grant
 	for _, f := range l.order {
@@ -20,53 +18,15 @@ func (l *loader) grants() []policy.Grant {
 				l.fail(g.Pos, "more than %d grants in all", policy.MaxGrants)
 				return nil
 			}
-			all = append(all, normalGrant(g))
+			all = append(all, normal(g))
 		}
 	}
 	l.checkGranted(all)
-	return sortedBy(slices.Values(all), compareGrants)
+	return sortedBy(slices.Values(all), compareMeaning)
 }
 
-// normalGrant sorts a copy of the grant's lists.
-func normalGrant(g policy.Grant) policy.Grant {
-	g.Rules = sortedBy(slices.Values(g.Rules), compareGranted)
-	for _, list := range []*[]string{&g.Platforms, &g.Names, &g.Images, &g.Namespaces, &g.Pods} {
-		*list = sortedBy(slices.Values(*list), strings.Compare)
-	}
-	return g
-}
-
-// compareGrants compares what grants mean, not where they stand.
-func compareGrants(a, b policy.Grant) int {
-	return cmp.Or(
-		slices.CompareFunc(a.Rules, b.Rules, compareGranted),
-		slices.Compare(a.Platforms, b.Platforms),
-		slices.Compare(a.Names, b.Names),
-		slices.Compare(a.Images, b.Images),
-		slices.Compare(a.Namespaces, b.Namespaces),
-		slices.Compare(a.Pods, b.Pods),
-		comparePairs(a.Labels, b.Labels),
-		comparePairs(a.Annotations, b.Annotations),
-	)
-}
-
-func compareGranted(a, b policy.GrantedRule) int { return cmp.Compare(a.Name, b.Name) }
-
-func comparePairs(a, b map[string]string) int {
-	keys := slices.Sorted(maps.Keys(a))
-	if order := slices.Compare(keys, slices.Sorted(maps.Keys(b))); order != 0 {
-		return order
-	}
-	for _, key := range keys {
-		if order := cmp.Compare(a[key], b[key]); order != 0 {
-			return order
-		}
-	}
-	return 0
-}
-
-// The work and the text that a policy of nonsense costs: a suggestion compares
-// a name with those of all rules.
+// These bound the work and the text for a policy of nonsense: a suggestion
+// compares a name with those of all rules.
 const (
 	maxUnknown = 1_000
 	maxHints   = 10
@@ -99,7 +59,8 @@ func (l *loader) checkGranted(all []policy.Grant) {
 	}
 }
 
-// warnMoot: a path in a container is a claim, so only a digest counts there.
+// warnMoot warns of a rule that needs a digest: a path in a container is a
+// claim, so only a digest counts there.
 func (l *loader) warnMoot(granted policy.GrantedRule, rule policy.Rule) {
 	hasDigest := func(b policy.Binary) bool { return b.SHA256 != "" }
 	if len(rule.Binaries) > 0 && !slices.ContainsFunc(rule.Binaries, hasDigest) {

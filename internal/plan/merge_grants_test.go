@@ -6,8 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 func TestLoadUnitesGrants(t *testing.T) {
@@ -102,7 +103,7 @@ func TestLoadGrantErrors(t *testing.T) {
 	}
 }
 
-// A grant that gives nothing is told, and is no error.
+// A grant that gives nothing is a warning, and no error.
 func TestLoadWarnsOfMootGrants(t *testing.T) {
 	_, warnings, err := Load("p", archive(`
 -- p --
@@ -162,7 +163,7 @@ func TestDigestSeesContainers(t *testing.T) {
 		{"harden", "allow"}, {"harden", "refuse"}, {"rules: [a]", "rules: [b]"}, {"rules: [a]", "rules: [a, b]"}, {"docker", "podman"},
 		{"[n]", "[m]"}, {":0000", ":0001"}, {"[ns]", "[nt]"}, {"[p]", "[q]"}, {"lk", "ll"}, {"lv", "lw"}, {"ak", "al"}, {"av", "aw"},
 		{"platforms: [docker], ", ""}, {"names: [n], ", ""}, {"namespaces: [ns], ", ""}, {"pods: [p], ", ""}, {", annotations: {ak: av}", ""},
-		{"labels: {lk: lv}, ", ""}, {"{ak: av}", "{ak: av, bk: bv}"}, {"lv}", "lv, mk: mv}"},
+		{"labels: {lk: lv}, ", ""}, {"{ak: av}", "{ak: av, bk: bv}"}, {"rules: [a]", "rules: [a], builds: true"}, {"rules: [a]", "socketcall: broker"}, {"rules: [a]", "rules: [a], socketcall: broker"}, {"lv}", "lv, mk: mv}"},
 		{oneGrant[strings.Index(oneGrant, "  grants:"):], ""}, {oneGrant[strings.Index(oneGrant, "containers:"):], ""},
 	} {
 		changed := strings.Replace(oneGrant, change[0], change[1], 1)
@@ -174,7 +175,7 @@ func TestDigestSeesContainers(t *testing.T) {
 	}
 }
 
-// What holds anyway may be said without another digest; nor does order matter.
+// Explicit defaults and order do not change the digest.
 func TestDigestIsOfTheMeaningOfContainers(t *testing.T) {
 	same := func(texts ...string) {
 		t.Helper()
@@ -192,8 +193,8 @@ func TestDigestIsOfTheMeaningOfContainers(t *testing.T) {
 	)
 }
 
-// A workload has no grants to give. What else it may do does not depend on who
-// gave it.
+// A workload has no grants to give. Its other rights do not depend on who gave
+// them.
 func TestGrantedDropsGrants(t *testing.T) {
 	p := mustLoad(t, "p", oneGrant)
 	g, err := p.Granted([]string{"a"})
@@ -228,10 +229,10 @@ func TestUnconfinedZeroIsRefuse(t *testing.T) {
 	}
 }
 
-// The plan shares no list with what the parser returned.
+// The plan shares no list with the parser's result.
 func TestNormalGrantCopies(t *testing.T) {
 	g := policy.Grant{Rules: granted("b", "a"), Names: []string{"b", "a"}, Pods: []string{"b", "a"}}
-	normalGrant(g)
+	normal(g)
 	if g.Rules[0].Name != "b" || g.Names[0] != "b" || g.Pods[0] != "b" {
 		t.Errorf("input was changed: %+v", g)
 	}

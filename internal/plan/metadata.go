@@ -5,23 +5,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
-// Metadata is what the listenerMetadata of a generated profile carries from
-// the generator to the agent. A runtime hands it over as it stands in a file
-// that others may have written: the agent looks its grants up in a policy of
-// its own.
+// Metadata is the content of listenerMetadata, which carries it from the
+// generator of a profile to the agent. A runtime hands it over as it stands in
+// a file that others may have written: the agent looks up the grants in a
+// policy of its own.
 type Metadata struct {
 	Version int      `json:"version"` // MetadataVersion
-	Policy  string   `json:"policy"`  // which policy the profile was made from, for people
+	Policy  string   `json:"policy"`  // the policy of the profile, for people
 	Grants  []string `json:"grants"`  // names of the rules that the workload holds
 }
 
@@ -32,7 +30,8 @@ const MetadataVersion = 1
 const MaxMetadata = 64 << 10
 
 // String is compact JSON of the current version, with the grants sorted and
-// each once. ParseMetadata reads it unless a name or the size is against it.
+// each once. ParseMetadata accepts it unless a name is invalid or the text too
+// large.
 func (m Metadata) String() string {
 	m.Version = MetadataVersion
 	m.Grants = sortedBy(slices.Values(m.Grants), strings.Compare)
@@ -49,8 +48,8 @@ func (m Metadata) String() string {
 }
 
 // ParseMetadata reads what String writes, in any order and spacing. It is
-// strict, because what it drops in silence could be a grant or its limit: every
-// key must stand there, once, as it is written here, and nothing besides.
+// strict: a silently dropped key could be a grant or its limit. Every key must
+// appear once, exactly as it is written here, and nothing besides.
 func ParseMetadata(s string) (Metadata, error) {
 	m, err := parseMetadata(s)
 	if err != nil {
@@ -81,11 +80,11 @@ func parseMetadata(s string) (Metadata, error) {
 	return m, err
 }
 
-// metadataKeys are those of Metadata.
+// metadataKeys are the keys of Metadata.
 var metadataKeys = []string{"version", "policy", "grants"}
 
-// members splits the object. Unmarshal alone would take a key in another case,
-// and the last of two.
+// members splits the object. Unmarshal alone would accept a key in another
+// case, and the last of two.
 func members(s string) (map[string]json.RawMessage, error) {
 	if err := checkJSON(s); err != nil {
 		return nil, err
@@ -100,7 +99,7 @@ func members(s string) (map[string]json.RawMessage, error) {
 		if err != nil {
 			return nil, err
 		}
-		key, _ := token.(string) // JSON lets nothing else stand here
+		key, _ := token.(string) // JSON allows nothing else here
 		if !slices.Contains(metadataKeys, key) {
 			return nil, fmt.Errorf("unknown key %.100q; the keys are %s", key, strings.Join(metadataKeys, ", "))
 		}
@@ -116,7 +115,7 @@ func members(s string) (map[string]json.RawMessage, error) {
 	return values, nil
 }
 
-// checkJSON refuses all but one JSON value of a bearable size.
+// checkJSON refuses anything but one JSON value of a bearable size.
 func checkJSON(s string) error {
 	if len(s) > MaxMetadata {
 		return fmt.Errorf("%d bytes; at most %d are read", len(s), MaxMetadata)
@@ -131,13 +130,13 @@ func checkJSON(s string) error {
 	return nil
 }
 
-// value decodes one member; what says what it should be.
+// value decodes one member; what describes the expected value.
 func value(values map[string]json.RawMessage, key, what string, to any) error {
 	raw, ok := values[key]
 	if !ok {
 		return fmt.Errorf("the key %q is missing", key)
 	}
-	// Unmarshal takes null for anything, and changes nothing.
+	// Unmarshal accepts null for anything, and changes nothing.
 	if bytes.Equal(raw, []byte("null")) || json.Unmarshal(raw, to) != nil {
 		return fmt.Errorf("%s must be %s", key, what)
 	}
@@ -160,7 +159,7 @@ func grants(values map[string]json.RawMessage) ([]string, error) {
 		switch {
 		case name == nil:
 			return nil, fmt.Errorf("grants must be %s", what)
-		case !IsRuleName(*name):
+		case !policy.IsRuleName(*name):
 			return nil, fmt.Errorf("grant %.100q is no name of a rule", *name)
 		case seen[*name]:
 			return nil, fmt.Errorf("grant %q stands twice", *name)
@@ -170,16 +169,4 @@ func grants(values map[string]json.RawMessage) ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
-}
-
-// ruleName and maxRuleName are the grammar of internal/policy, which a test
-// compares.
-var ruleName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
-
-const maxRuleName = 64
-
-// IsRuleName tells whether a rule could have that name.
-func IsRuleName(s string) bool {
-	isRoute := func(r afalg.RouteInfo) bool { return s == string(r.Route) }
-	return len(s) <= maxRuleName && ruleName.MatchString(s) && !slices.ContainsFunc(afalg.Routes(), isRoute)
 }

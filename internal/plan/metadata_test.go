@@ -8,9 +8,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
-	"github.com/google/go-cmp/cmp"
 )
 
 func TestMetadataString(t *testing.T) {
@@ -137,7 +138,7 @@ func TestParseMetadataLimits(t *testing.T) {
 	}
 }
 
-// A name is one of a rule for the metadata if it is one for a policy.
+// The metadata and a policy accept the same names of rules.
 func TestRuleNamesAreThoseOfPolicies(t *testing.T) {
 	names := []string{
 		"a", "0", "a-b", "a--", "-a", "A", "aB", "a_b", "a.b", "a b", "a\n", "\na", "é", "*", "",
@@ -152,8 +153,8 @@ func TestRuleNamesAreThoseOfPolicies(t *testing.T) {
 			Name: name, Anyone: true, Algorithms: sha1s,
 		}}})
 		_, _, err := policy.Parse("p", text)
-		if IsRuleName(name) != (err == nil) {
-			t.Errorf("%q: IsRuleName says %v, the policy %v", name, IsRuleName(name), err)
+		if policy.IsRuleName(name) != (err == nil) {
+			t.Errorf("%q: IsRuleName says %v, the policy %v", name, policy.IsRuleName(name), err)
 		}
 		if err == nil {
 			valid++
@@ -164,8 +165,9 @@ func TestRuleNamesAreThoseOfPolicies(t *testing.T) {
 	}
 }
 
-// FuzzMetadata: what is read is written, read again and equal, and keeps what
-// an agent relies on; what is written of good values can be read.
+// FuzzMetadata shows that parsed metadata can be written and reads the same
+// again, with the properties that an agent relies on. Written metadata of good
+// values can be read.
 func FuzzMetadata(f *testing.F) {
 	f.Add(`{"version":1,"policy":"p","grants":["b","a"]}`)
 	f.Add(` {"grants":[],"version":1,"policy":"\ud800é"} `)
@@ -202,7 +204,7 @@ func checkWritten(t *testing.T, s string) {
 	good := len(m.String()) <= MaxMetadata &&
 		!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 	for _, name := range m.Grants {
-		good = good && IsRuleName(name)
+		good = good && policy.IsRuleName(name)
 	}
 	again, err := ParseMetadata(m.String())
 	if good != (err == nil) {

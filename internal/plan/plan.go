@@ -12,29 +12,33 @@ import (
 // The zero plan denies everything.
 type Plan struct {
 	Name string
-	// Digest is "sha256:…" of the canonical text. The order of items, comments,
-	// includes, positions and the policy's name do not enter.
+	// Digest is "sha256:…" of the canonical text. It does not depend on the
+	// order of items, comments, includes, positions or the policy's name.
 	Digest      string
 	SocketErrno Errno
 	BindErrno   Errno
 	Families    []policy.Family // to close besides AF_ALG, by number
 	Rules       []policy.Rule   // by name
 	Unconfined  Unconfined
-	Grants      []policy.Grant // to containers; sorted, without equals
+	// UnconfinedSaid means that a file sets it explicitly.
+	UnconfinedSaid bool
+	Grants         []policy.Grant // to containers; sorted, without equals
+	// ExpectOpen is for verify --all alone: no enforcement uses it.
+	ExpectOpen []policy.Expected // sorted, without equals
 }
 
-// Closes tells whether a plan closes a socket family besides AF_ALG.
+// Closes reports whether a plan closes a socket family besides AF_ALG.
 func (p *Plan) Closes(family uint32) bool {
 	return slices.ContainsFunc(p.Families, func(f policy.Family) bool { return f.Number == family })
 }
 
-// Unconfined says what happens to a container that has no seccomp profile.
-// Whatever is neither Harden nor Allow, such as the zero value, is Refuse.
+// Unconfined is the treatment of a container without a seccomp profile. Any
+// value but Harden and Allow, such as the zero value, means Refuse.
 type Unconfined string
 
 const (
 	Refuse Unconfined = "refuse" // it does not start
-	Harden Unconfined = "harden" // it starts with a profile that closes what the policy closes, and nothing else
+	Harden Unconfined = "harden" // it starts with a profile that closes exactly what the policy closes
 	Allow  Unconfined = "allow"  // it starts as it is
 )
 
@@ -51,9 +55,8 @@ type Errno struct {
 	Number uint32 // 97: the numbers of x86 and of every generic table
 }
 
-// What is answered where no policy says otherwise: what a kernel without
-// AF_ALG, or without the algorithm, returns. Clients take the fallback that
-// they already have.
+// The default answers are those of a kernel without AF_ALG, or without the
+// algorithm. Clients take the fallback that they already have.
 const (
 	DefaultSocketErrno = "EAFNOSUPPORT"
 	DefaultBindErrno   = "ENOENT"
@@ -64,4 +67,5 @@ const (
 const (
 	MaxDepth = 8 // includes in a chain, the named policy not counted
 	MaxFiles = 1_000
+	MaxTotal = 8 * policy.MaxSize // bytes of all files
 )

@@ -6,9 +6,9 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
-// Reaches tells whether there is any algorithm at all that Decide allows this
-// subject; the algorithm of the request does not matter. Who is not reached
-// gets no socket to ask with. A nil plan and a zero plan reach nobody.
+// Reaches reports whether Decide allows this subject any algorithm at all; the
+// algorithm of the request does not matter. A subject that is not reached gets
+// no socket to ask with. A nil plan and a zero plan reach nobody.
 func Reaches(p *Plan, r Request) bool {
 	if p == nil {
 		return false
@@ -21,7 +21,7 @@ func Reaches(p *Plan, r Request) bool {
 	return false
 }
 
-// Asks tells whether any rule has a condition of that name, as a Miss has it:
+// Asks reports whether any rule has a condition of that name, as in a Miss:
 // "binary", "user", "capability", "unit".
 func (p *Plan) Asks(name string) bool {
 	for _, c := range conditions {
@@ -32,10 +32,18 @@ func (p *Plan) Asks(name string) bool {
 	return false
 }
 
-// opensAny tells whether some request meets the rule's algorithms.
+// AsksDigest reports whether a rule asks for the digest of the executable at a
+// path.
+func (p *Plan) AsksDigest(path string) bool {
+	return slices.ContainsFunc(p.Rules, func(r policy.Rule) bool {
+		return slices.ContainsFunc(r.Binaries, func(b policy.Binary) bool { return b.Path == path && b.SHA256 != "" })
+	})
+}
+
+// opensAny reports whether some request meets the rule's algorithms.
 func opensAny(rule *policy.Rule) bool {
 	for _, a := range rule.Algorithms {
-		if a.Type != "" && a.Name != "" { // "*" is met by every name
+		if a.Type != "" && a.Name != "" { // every name meets "*"
 			return true
 		}
 	}

@@ -47,8 +47,8 @@ func TestReaches(t *testing.T) {
 	}
 }
 
-// checkReaches asks Decide for every algorithm that the plan names, and for a
-// name that stands in none, of each type in it.
+// checkReaches asks Decide about every algorithm that the plan names, and about
+// an unnamed one of each type in it.
 func checkReaches(t *testing.T, p *Plan, r Request) {
 	want := false
 	for _, rule := range p.Rules {
@@ -65,8 +65,7 @@ func checkReaches(t *testing.T, p *Plan, r Request) {
 	}
 }
 
-// The properties of plans and requests say something about Reaches only if it
-// answers both.
+// The properties of plans and requests test Reaches only if it answers both.
 func TestReachesAnswersBoth(t *testing.T) {
 	count := map[bool]int{}
 	for seed := range uint64(2000) {
@@ -75,5 +74,20 @@ func TestReachesAnswersBoth(t *testing.T) {
 	}
 	if count[true] < 100 || count[false] < 100 {
 		t.Errorf("%v", count)
+	}
+}
+
+func TestAsksDigest(t *testing.T) {
+	p := &Plan{Rules: []policy.Rule{
+		{Binaries: []policy.Binary{{Path: "/plain"}, {Path: "/hashed", SHA256: "00"}}},
+		{Binaries: []policy.Binary{{Path: "/plain/not"}}},
+	}}
+	for path, want := range map[string]bool{"/hashed": true, "/plain": false, "/plain/not": false, "/other": false, "": false} {
+		if got := p.AsksDigest(path); got != want {
+			t.Errorf("%q: %v, want %v", path, got, want)
+		}
+	}
+	if (&Plan{}).AsksDigest("/hashed") {
+		t.Error("no rules, and one asks")
 	}
 }

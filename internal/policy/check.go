@@ -7,24 +7,27 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 )
 
+// MaxName is the longest name of a policy or of a rule, in bytes: they become
+// names of files and profiles.
+const MaxName = 64
+
 // The longest values, in bytes: a path without its NUL (PATH_MAX), a user name
-// (utmp, and useradd's limit), a unit name (systemd's UNIT_NAME_MAX), and
-// names of policies and rules, which become file and profile names.
+// (utmp, and useradd's limit), and a unit name (systemd's UNIT_NAME_MAX).
 const (
 	maxPath = 4095
 	maxUser = 32
 	maxUnit = 255
-	maxName = 64
 )
 
-// The longest values by which containers are told. Docker and Podman set no
-// limit to them.
+// The longest values of conditions on containers. Docker and Podman do not
+// limit them.
 const (
 	maxContainer  = 253  // Kubernetes, for the name of a pod
 	maxNamespace  = 76   // containerd; Kubernetes has 63
@@ -33,30 +36,30 @@ const (
 )
 
 var (
-	ruleName   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
-	policyName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*$`)
-	sha256Hex  = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	userName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*[$]?$`)
-	decimal    = regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
-	imageID    = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	container  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
-	namespace  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$`)
-	unitName   = regexp.MustCompile(`^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?$`)
+	ruleName   = lazily(`^[a-z0-9][a-z0-9-]*$`)
+	policyName = lazily(`^[a-z0-9][a-z0-9.-]*$`)
+	sha256Hex  = lazily(`^[0-9a-f]{64}$`)
+	userName   = lazily(`^[A-Za-z_][A-Za-z0-9_.-]*[$]?$`)
+	decimal    = lazily(`^(0|[1-9][0-9]*)$`)
+	imageID    = lazily(`^sha256:[0-9a-f]{64}$`)
+	container  = lazily(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+	namespace  = lazily(`^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$`)
+	unitName   = lazily(`^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?$`)
 )
 
 // unitTypes are the suffixes of units that run processes.
 var unitTypes = []string{"service", "scope", "socket", "mount", "swap"}
 
 func checkPolicyName(s string) error {
-	if !policyName.MatchString(s) {
+	if !policyName().MatchString(s) {
 		return errors.New("a policy name has lower-case letters, digits, '-' and '.', and begins with a letter or digit")
 	}
-	return checkLength(s, maxName)
+	return checkLength(s, MaxName)
 }
 
 // checkRuleName keeps rules apart from routes: --accept takes either.
 func checkRuleName(s string) error {
-	if !ruleName.MatchString(s) {
+	if !ruleName().MatchString(s) {
 		return errors.New("a rule name has lower-case letters, digits and '-', and begins with a letter or digit")
 	}
 	for _, r := range afalg.Routes() {
@@ -64,8 +67,11 @@ func checkRuleName(s string) error {
 			return errors.New("a route has this name, and --accept takes both; choose another")
 		}
 	}
-	return checkLength(s, maxName)
+	return checkLength(s, MaxName)
 }
+
+// IsRuleName reports whether a rule could have that name.
+func IsRuleName(s string) bool { return checkRuleName(s) == nil }
 
 func checkLength(s string, most int) error {
 	if len(s) > most {
@@ -84,7 +90,7 @@ func checkInclude(s string) error {
 	return checkPathText(s)
 }
 
-// checkBinary takes a path only as /proc/PID/exe shows it: absolute, clean.
+// checkBinary accepts a path only as /proc/PID/exe shows it: absolute, clean.
 func checkBinary(s string) error {
 	if err := checkPathText(s); err != nil {
 		return err
@@ -102,8 +108,8 @@ func checkBinary(s string) error {
 	return nil
 }
 
-// checkPathText refuses what would look like another path in a report, or end
-// a line in a generated profile.
+// checkPathText refuses a path that would look like another one in a report, or
+// end a line in a generated profile.
 func checkPathText(s string) error {
 	if err := checkPrintable(s, "a path"); err != nil {
 		return err
@@ -121,7 +127,7 @@ func checkPrintable(s, what string) error {
 }
 
 func checkDigest(s string) error {
-	if !sha256Hex.MatchString(strings.ToLower(s)) {
+	if !sha256Hex().MatchString(strings.ToLower(s)) {
 		return errors.New("a SHA-256 digest is 64 hexadecimal digits, as sha256sum prints them")
 	}
 	return nil
@@ -131,13 +137,13 @@ func checkDigest(s string) error {
 const noUID = 1<<32 - 1
 
 func checkUser(s string) error {
-	if decimal.MatchString(s) {
+	if decimal().MatchString(s) {
 		if uid, err := strconv.ParseUint(s, 10, 32); err != nil || uid == noUID {
 			return fmt.Errorf("a uid is at most %d", uint32(noUID-1))
 		}
 		return nil
 	}
-	if !userName.MatchString(s) {
+	if !userName().MatchString(s) {
 		return errors.New("neither a user name nor a decimal uid; name a user of another form by its uid")
 	}
 	return checkLength(s, maxUser)
@@ -150,7 +156,7 @@ func checkUnit(s string) error {
 	if dot < 0 {
 		return fmt.Errorf("the type of the unit is missing: write %s", quote(s+".service"))
 	}
-	if !unitName.MatchString(s[:dot]) {
+	if !unitName().MatchString(s[:dot]) {
 		return errors.New(`a unit name has letters, digits, and ":-_.\@", and does not begin with "@"`)
 	}
 	for _, t := range unitTypes {
@@ -161,31 +167,31 @@ func checkUnit(s string) error {
 	return fmt.Errorf("%s is no type of a unit that runs processes: those are %s", quote(s[dot:]), oneOf(unitTypes))
 }
 
-// checkContainer takes what Docker, Podman and Kubernetes take for the name of
-// a container or of a pod.
+// checkContainer accepts what Docker, Podman and Kubernetes accept as the name
+// of a container or of a pod.
 func checkContainer(s string) error {
-	if !container.MatchString(s) {
+	if !container().MatchString(s) {
 		return errors.New(`a name of a container or a pod has letters, digits, and "_.-", and begins with a letter or digit`)
 	}
 	return checkLength(s, maxContainer)
 }
 
-// checkNamespace takes what Kubernetes or containerd takes.
+// checkNamespace accepts what Kubernetes or containerd accepts.
 func checkNamespace(s string) error {
-	if !namespace.MatchString(s) {
+	if !namespace().MatchString(s) {
 		return errors.New(`a namespace has letters, digits, and "_.-", and begins and ends with a letter or digit`)
 	}
 	return checkLength(s, maxNamespace)
 }
 
-// checkImage takes no name and no tag: whoever may push or tag an image
-// chooses what they stand for.
+// checkImage refuses names and tags: whoever may push or tag an image chooses
+// their meaning.
 func checkImage(s string) error {
 	s = strings.ToLower(s)
 	switch {
-	case imageID.MatchString(s):
+	case imageID().MatchString(s):
 		return nil
-	case sha256Hex.MatchString(s):
+	case sha256Hex().MatchString(s):
 		return fmt.Errorf("write %s", quote("sha256:"+s))
 	}
 	return errors.New(`an image is told by its digest, "sha256:" and 64 hexadecimal digits; names and tags can be moved`)
@@ -196,7 +202,7 @@ func checkLabelKey(s string) error {
 	case s == "":
 		return errors.New("a key has at least one character")
 	case strings.HasPrefix(s, AskPrefix):
-		return errors.New("with keys like this a container asks for rules, and asking grants nothing; name what the platform says of it")
+		return errors.New("a container asks for rules with such a key, and asking grants nothing; name a key that the platform vouches for")
 	}
 	if err := checkPrintable(s, "a key"); err != nil {
 		return err
@@ -204,8 +210,7 @@ func checkLabelKey(s string) error {
 	return checkLength(s, maxLabelKey)
 }
 
-// checkLabelValue lets the empty value pass: a label may be there and say no
-// more.
+// checkLabelValue accepts the empty value: a label may exist and say no more.
 func checkLabelValue(s string) error {
 	if err := checkPrintable(s, "a value"); err != nil {
 		return err
@@ -213,8 +218,21 @@ func checkLabelValue(s string) error {
 	return checkLength(s, maxLabelValue)
 }
 
-// checkText finds the first character of a file that may not stand in it:
-// a YAML parser, an editor and a reviewer would not see the same text.
+// checkReason accepts a sentence for people.
+func checkReason(s string) error {
+	if err := checkPrintable(s, "a reason"); err != nil {
+		return err
+	}
+	if strings.TrimSpace(s) == "" {
+		return errors.New("a reason says why")
+	}
+	return checkLength(s, maxReason)
+}
+
+const maxReason = 500
+
+// checkText finds the first forbidden character of a file: a YAML parser, an
+// editor and a reviewer would not see the same text.
 func checkText(src []byte) (line, col int, err error) {
 	line, col = 1, 1
 	for i := 0; i < len(src); {
@@ -246,4 +264,10 @@ func checkRune(r rune, size int, next rune) error {
 		return fmt.Errorf("the character %U, which reorders the text on the screen; remove it", r)
 	}
 	return nil
+}
+
+// lazily compiles a pattern at its first use: most containers start without any
+// of them.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }

@@ -12,12 +12,13 @@ import (
 func (d *decoder) document(n *yaml.Node) *Policy {
 	p := &Policy{File: d.file}
 	d.mapping(n, "a policy", []field{
-		{"version", true, d.version},
-		{"name", true, func(n *yaml.Node) { p.Name, _ = d.text(n, "name", checkPolicyName) }},
-		{"include", false, func(n *yaml.Node) { p.Include = d.includes(n) }},
-		{"deny", false, func(n *yaml.Node) { p.Deny = d.deny(n) }},
-		{"allow", false, func(n *yaml.Node) { p.Rules = d.rules(n) }},
-		{"containers", false, func(n *yaml.Node) { p.Containers = d.containers(n) }},
+		{"version", required, d.version},
+		{"name", required, func(n *yaml.Node) { p.Name, _ = d.text(n, "name", checkPolicyName) }},
+		{"include", optional, func(n *yaml.Node) { p.Include = d.includes(n) }},
+		{"deny", optional, func(n *yaml.Node) { p.Deny = d.deny(n) }},
+		{"allow", optional, func(n *yaml.Node) { p.Rules = d.rules(n) }},
+		{"containers", optional, func(n *yaml.Node) { p.Containers = d.containers(n) }},
+		{"expect-open", optional, func(n *yaml.Node) { p.ExpectOpen = d.expected(n) }},
 	})
 	return p
 }
@@ -40,9 +41,9 @@ func (d *decoder) includes(n *yaml.Node) []Include {
 func (d *decoder) deny(n *yaml.Node) Deny {
 	var deny Deny
 	d.mapping(n, "deny", []field{
-		{"socket-errno", false, func(n *yaml.Node) { deny.SocketErrno, _ = d.constant(n, "errno", afalg.Errnos()) }},
-		{"bind-errno", false, func(n *yaml.Node) { deny.BindErrno, _ = d.constant(n, "errno", afalg.Errnos()) }},
-		{"families", false, func(n *yaml.Node) { deny.Families = d.families(n) }},
+		{"socket-errno", optional, func(n *yaml.Node) { deny.SocketErrno, _ = d.constant(n, "errno", afalg.Errnos()) }},
+		{"bind-errno", optional, func(n *yaml.Node) { deny.BindErrno, _ = d.constant(n, "errno", afalg.Errnos()) }},
+		{"families", optional, func(n *yaml.Node) { deny.Families = d.families(n) }},
 	})
 	return deny
 }
@@ -67,7 +68,7 @@ func (d *decoder) family(n *yaml.Node) (string, bool) {
 	return afalg.FamilyName(number), ok
 }
 
-// rules reads the allow list, which may be empty: nothing is allowed then.
+// rules reads the allow list, which may be empty: then it allows nothing.
 func (d *decoder) rules(n *yaml.Node) []Rule {
 	var all []Rule
 	names := seenAt{}
@@ -79,24 +80,22 @@ func (d *decoder) rules(n *yaml.Node) []Rule {
 
 func (d *decoder) rule(n *yaml.Node, names seenAt) Rule {
 	r := Rule{Pos: d.pos(n)}
-	conditions, anyoneOK := 0, true
-	condition := func(read func(*yaml.Node)) func(*yaml.Node) {
-		return func(n *yaml.Node) { conditions++; read(n) }
+	anyoneOK := true
+	fields := []field{
+		{"rule", required, func(n *yaml.Node) { r.Name = d.ruleName(n, names) }},
+		{"anyone", optional, func(n *yaml.Node) { r.Anyone, anyoneOK = d.boolean(n, "anyone") }},
+		{"binaries", condition, func(n *yaml.Node) { r.Binaries = d.binaries(n) }},
+		{"users", condition, func(n *yaml.Node) { r.Users = d.strings(n, "users", d.user) }},
+		{"capabilities", condition, func(n *yaml.Node) { r.Capabilities = d.strings(n, "capabilities", d.capability) }},
+		{"units", condition, func(n *yaml.Node) { r.Units = d.strings(n, "units", d.unit) }},
+		{"algorithms", required, func(n *yaml.Node) { r.Algorithms = d.algorithms(n) }},
 	}
-	known := d.mapping(n, "a rule", []field{
-		{"rule", true, func(n *yaml.Node) { r.Name = d.ruleName(n, names) }},
-		{"anyone", false, func(n *yaml.Node) { r.Anyone, anyoneOK = d.boolean(n, "anyone") }},
-		{"binaries", false, condition(func(n *yaml.Node) { r.Binaries = d.binaries(n) })},
-		{"users", false, condition(func(n *yaml.Node) { r.Users = d.strings(n, "users", d.user) })},
-		{"capabilities", false, condition(func(n *yaml.Node) { r.Capabilities = d.strings(n, "capabilities", d.capability) })},
-		{"units", false, condition(func(n *yaml.Node) { r.Units = d.strings(n, "units", d.unit) })},
-		{"algorithms", true, func(n *yaml.Node) { r.Algorithms = d.algorithms(n) }},
-	})
+	known, conditions := d.mapping(n, "a rule", fields)
 	switch {
 	case r.Anyone && conditions > 0:
 		d.errorf(n, `the rule says "anyone: true" and has conditions; remove one or the other`)
 	case !r.Anyone && conditions == 0 && known && anyoneOK:
-		d.errorf(n, `the rule names nobody: give binaries, users, capabilities or units, or write "anyone: true"`)
+		d.errorf(n, `the rule names nobody: give %s, or write "anyone: true"`, oneOf(keysOf(fields, condition)))
 	}
 	return r
 }
@@ -116,7 +115,7 @@ func (d *decoder) user(n *yaml.Node) (string, bool) {
 func (d *decoder) unit(n *yaml.Node) (string, bool) { return d.text(n, "unit", checkUnit) }
 
 func (d *decoder) capability(n *yaml.Node) (string, bool) {
-	return d.constant(n, "capability", capabilities)
+	return d.constant(n, "capability", afalg.Capabilities())
 }
 
 // binaries reads a list of paths, each alone or with a digest.
@@ -146,8 +145,8 @@ func (d *decoder) binary(n *yaml.Node) (Binary, bool) {
 		readPath(n)
 	} else {
 		d.mapping(n, "a binary", []field{
-			{"path", true, readPath},
-			{"sha256", false, func(n *yaml.Node) {
+			{"path", required, readPath},
+			{"sha256", optional, func(n *yaml.Node) {
 				// A digest without letters, or with a single "e", looks like a number.
 				digest, _ := d.scalar(n, "sha256", checkDigest, strTag, intTag, floatTag)
 				b.SHA256 = strings.ToLower(digest)

@@ -17,7 +17,7 @@ func (d *decoder) algorithms(n *yaml.Node) []Algorithm {
 	var all []Algorithm
 	var fields []field
 	for _, t := range afalg.Types() {
-		fields = append(fields, field{string(t), false, func(n *yaml.Node) { all = append(all, d.names(n, t)...) }})
+		fields = append(fields, field{string(t), optional, func(n *yaml.Node) { all = append(all, d.names(n, t)...) }})
 	}
 	d.mapping(n, "algorithms", fields)
 	if n.Kind == yaml.MappingNode && len(n.Content) == 0 {
@@ -72,7 +72,7 @@ func (d *decoder) nameHint(n *yaml.Node, t afalg.Type, err error) string {
 	return ""
 }
 
-// warnName reports names that are legal, and perhaps not what was meant.
+// warnName reports names that are legal, and perhaps not meant.
 func (d *decoder) warnName(n *yaml.Node, t afalg.Type, name string) {
 	if len(name) > afalg.MaxName {
 		d.warnf(n, "the name has %d characters: above %d it can be bound since Linux 4.12 only, and by few programs", len(name), afalg.MaxName)

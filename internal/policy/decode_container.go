@@ -9,8 +9,8 @@ import (
 func (d *decoder) containers(n *yaml.Node) Containers {
 	var c Containers
 	d.mapping(n, "containers", []field{
-		{"unconfined", false, func(n *yaml.Node) { c.Unconfined = d.unconfined(n) }},
-		{"grants", false, func(n *yaml.Node) { c.Grants = d.grants(n) }},
+		{"unconfined", optional, func(n *yaml.Node) { c.Unconfined = d.unconfined(n) }},
+		{"grants", optional, func(n *yaml.Node) { c.Grants = d.grants(n) }},
 	})
 	return c
 }
@@ -33,22 +33,25 @@ func (d *decoder) grants(n *yaml.Node) []Grant {
 
 func (d *decoder) grant(n *yaml.Node) Grant {
 	g := Grant{Pos: d.pos(n)}
-	conditions := 0
-	condition := func(read func(*yaml.Node)) func(*yaml.Node) {
-		return func(n *yaml.Node) { conditions++; read(n) }
+	gives := false
+	fields := []field{
+		{"rules", optional, func(n *yaml.Node) { gives = true; g.Rules = d.grantedRules(n) }},
+		{"socketcall", optional, func(n *yaml.Node) { gives = true; g.Socketcall = d.socketcall(n) }},
+		{"platforms", optional, func(n *yaml.Node) { g.Platforms = d.strings(n, "platforms", d.platform) }},
+		{"builds", condition, func(n *yaml.Node) { g.Builds = d.onlyTrue(n, "builds") }},
+		{"names", condition, func(n *yaml.Node) { g.Names = d.strings(n, "names", d.container) }},
+		{"images", condition, func(n *yaml.Node) { g.Images = d.strings(n, "images", d.image) }},
+		{"namespaces", condition, func(n *yaml.Node) { g.Namespaces = d.strings(n, "namespaces", d.namespace) }},
+		{"pods", condition, func(n *yaml.Node) { g.Pods = d.strings(n, "pods", d.pod) }},
+		{"labels", condition, func(n *yaml.Node) { g.Labels = d.pairs(n, "labels", checkLabelKey, checkLabelValue) }},
+		{"annotations", condition, func(n *yaml.Node) { g.Annotations = d.pairs(n, "annotations", checkLabelKey, checkLabelValue) }},
 	}
-	known := d.mapping(n, "a grant", []field{
-		{"rules", true, func(n *yaml.Node) { g.Rules = d.grantedRules(n) }},
-		{"platforms", false, func(n *yaml.Node) { g.Platforms = d.strings(n, "platforms", d.platform) }},
-		{"names", false, condition(func(n *yaml.Node) { g.Names = d.strings(n, "names", d.container) })},
-		{"images", false, condition(func(n *yaml.Node) { g.Images = d.strings(n, "images", d.image) })},
-		{"namespaces", false, condition(func(n *yaml.Node) { g.Namespaces = d.strings(n, "namespaces", d.namespace) })},
-		{"pods", false, condition(func(n *yaml.Node) { g.Pods = d.strings(n, "pods", d.pod) })},
-		{"labels", false, condition(func(n *yaml.Node) { g.Labels = d.pairs(n, "labels", checkLabelKey, checkLabelValue) })},
-		{"annotations", false, condition(func(n *yaml.Node) { g.Annotations = d.pairs(n, "annotations", checkLabelKey, checkLabelValue) })},
-	})
+	known, conditions := d.mapping(n, "a grant", fields)
+	if known && !gives {
+		d.errorf(n, "the grant gives nothing: give rules, or socketcall: %s for the sockets of 32-bit programs", SocketcallBroker)
+	}
 	if known && conditions == 0 {
-		d.errorf(n, "the grant is for no container: give names, images, namespaces, pods, labels or annotations")
+		d.errorf(n, "the grant is for no container: give %s", oneOf(keysOf(fields, condition)))
 	}
 	return g
 }
@@ -58,6 +61,11 @@ func (d *decoder) grantedRules(n *yaml.Node) []GrantedRule {
 	read := func(n *yaml.Node) (string, bool) { return d.text(n, "rule", checkRuleName) }
 	d.distinct(n, "rules", read, func(name string, n *yaml.Node) { all = append(all, GrantedRule{name, d.pos(n)}) })
 	return all
+}
+
+func (d *decoder) socketcall(n *yaml.Node) string {
+	word, _ := d.constant(n, "value of socketcall", Socketcalls())
+	return word
 }
 
 func (d *decoder) platform(n *yaml.Node) (string, bool) {

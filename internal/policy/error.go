@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Error is one fault of a policy file, or of what a policy says.
+// Error is one fault of a policy file, or of its meaning.
 type Error struct {
 	Pos  Pos
 	Text string
@@ -36,7 +36,7 @@ func (l ErrorList) Unwrap() []error {
 	return errs
 }
 
-// Warning is something that a policy may say and that is seldom meant.
+// Warning is something legal in a policy that is seldom meant.
 type Warning struct {
 	Pos  Pos
 	Text string
@@ -44,7 +44,7 @@ type Warning struct {
 
 func (w Warning) String() string { return fmt.Sprintf("%s: %s", w.Pos, w.Text) }
 
-// maxErrors bounds what is printed for a file that is no policy at all.
+// maxErrors bounds the errors printed for a file that is no policy at all.
 const maxErrors = 1000
 
 // sorted returns the faults in the order of the file, cut to maxErrors.

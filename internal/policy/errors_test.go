@@ -9,10 +9,12 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/afalg-policy/afalg-policy/internal/yamltext"
 )
 
-// expected matches what a bad policy says about itself, on the offending line:
-// "# ERROR COLUMN: MESSAGE", or WARNING, or several of them. A file in which a
+// expected matches the expectation that a bad policy has on the faulty line: "#
+// ERROR COLUMN: MESSAGE", or WARNING, or several of them. A file in which a
 // comment cannot stand has a .want file beside it, with the whole text.
 var expected = regexp.MustCompile(` # (ERROR|WARNING) (\d+): `)
 
@@ -85,7 +87,8 @@ func warningText(warnings []Warning) string {
 	return strings.Join(lines, "\n")
 }
 
-// What a text file in this repository cannot hold.
+// TestErrorBytes has the faults that a text file in this repository cannot
+// hold.
 func TestErrorBytes(t *testing.T) {
 	const head = "version: 1\nname: x\n"
 	for _, c := range []struct{ name, src, want string }{
@@ -104,10 +107,10 @@ func TestErrorBytes(t *testing.T) {
 		{"carriage return at the end", head + "\r", `p:3:1: a carriage return without a line feed, which hides the text before it`},
 		{"reordered text", head + "# a \u202e b\n", `p:3:5: the character U+202E, which reorders the text on the screen; remove it`},
 		{"too large", head + strings.Repeat("#", MaxSize), `p:1:1: the file has 1048595 bytes; a policy has 1048576 at most: split it with include`},
-		{"brackets", strings.Repeat("[", MaxSize), `p:1:17: not YAML: nested deeper than any policy`},
+		{"brackets", strings.Repeat("[", yamltext.MaxParts/2), `p:1:17: not YAML: nested deeper than any policy`},
 		{"braces", "a: " + strings.Repeat("{a: ", 1000), `p:1:68: not YAML: nested deeper than any policy (while increasing flow level that begins at 1:65)`},
 		{"dashes", strings.Repeat("- ", 1000), `p:1:33: not YAML: nested deeper than any policy`},
-		{"long key", head + strings.Repeat("k", 1000) + ": 1\n", `p:3:1: unknown key "` + strings.Repeat("k", 110) + `"… in a policy: write version, name, include, deny, allow or containers`},
+		{"long key", head + strings.Repeat("k", 1000) + ": 1\n", `p:3:1: unknown key "` + strings.Repeat("k", 110) + `"… in a policy: write version, name, include, deny, allow, containers or expect-open`},
 		{"long name", head + "allow: [{rule: r, users: [root], algorithms: {hash: [" + strings.Repeat("n", 1000) + "]}}]\n",
 			`p:3:54: algorithm name "` + strings.Repeat("n", 103) + `"…: character 104: the name has 1000 characters; the kernel takes 103 at most`},
 		{"long path", head + "allow: [{rule: r, binaries: [/" + strings.Repeat("p", 4095) + "], algorithms: {hash: [sha1]}}]\n",
@@ -137,11 +140,11 @@ func grantOf(condition string) string {
 	return "version: 1\nname: x\ncontainers: {grants: [{rules: [r], " + condition + "}]}\n"
 }
 
-// The longest that pass are printed and read again.
+// The longest accepted values are printed and read again.
 func TestLongGrant(t *testing.T) {
 	p, _, err := Parse("p", []byte(grantOf(fmt.Sprintf("names: [%s], pods: [%s], namespaces: [%s], labels: {%s: %s}",
 		strings.Repeat("n", 253), strings.Repeat("p", 253), strings.Repeat("n", 76),
-		"'"+strings.Repeat(`"`, 317)+"'", "'"+strings.Repeat(`\`, 4096)+"'")))) // doubled when they are quoted
+		"'"+strings.Repeat(`"`, 317)+"'", "'"+strings.Repeat(`\`, 4096)+"'")))) // doubled by the quoting
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,10 +184,10 @@ func TestManyRules(t *testing.T) {
 	}
 }
 
-// A file of nonsense is answered with a bounded list, in order.
+// A file of nonsense gets a bounded list, in order.
 func TestManyErrors(t *testing.T) {
 	_, _, err := Parse("p", bytes.Repeat([]byte("- nonsense\n"), 5))
-	if want := `p:1:1: a policy must be a mapping with version, name, include, deny, allow or containers, not a list`; errorText(err) != want {
+	if want := `p:1:1: a policy must be a mapping with version, name, include, deny, allow, containers or expect-open, not a list`; errorText(err) != want {
 		t.Errorf("got %v", err)
 	}
 	_, _, err = Parse("p", []byte("version: 1\nname: x\nallow:\n"+strings.Repeat("- nonsense\n", 3000)))

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// withoutPos compares policies by what they mean.
+// withoutPos compares the meanings of policies.
 var withoutPos = cmp.Options{
 	cmp.Comparer(func(Pos, Pos) bool { return true }),
 	cmp.FilterPath(func(p cmp.Path) bool { return p.String() == "File" }, cmp.Ignore()),
@@ -58,7 +58,16 @@ containers:
       annotations:
         example.com/role: crypto
     - rules: [of-an-include]
+      socketcall: broker
       names: [b]
+    - socketcall: broker
+      builds: true
+      names: [c]
+expect-open:
+  - reason: "what the host runs: #1"
+    outside-containers: true
+    units: [cron.service]
+    binaries: [/usr/sbin/cron]
 `
 	if diff := cmp.Diff(want, string(Format(p))); diff != "" {
 		t.Errorf("text (-want +got):\n%s", diff)
@@ -82,7 +91,7 @@ func checkRoundTrip(t *testing.T, p *Policy) {
 	}
 }
 
-// Words that some YAML reader takes for something else than text.
+// Some YAML readers take these words for something else than text.
 func TestFormatQuotes(t *testing.T) {
 	for in, want := range map[string]string{
 		"sha256": "sha256", "/usr/bin/a": "/usr/bin/a", "a.service": "a.service", "x@y.service": "x@y.service",
@@ -96,8 +105,9 @@ func TestFormatQuotes(t *testing.T) {
 	}
 }
 
-// FuzzParse holds the promise that a policy means what it prints: accepted is
-// printed, read again and equal; refused is refused with a place.
+// FuzzParse holds the promise that a policy means what it prints: an accepted
+// one is printed, reads back and is equal; a refused one is refused with a
+// place.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(everything))
 	for _, pattern := range []string{"../../testdata/errors/*.yaml", "../../policies/*.yaml"} {

@@ -19,8 +19,8 @@ const (
 	mergeTag = "!!merge"
 )
 
-// decoder walks the tree of a file and collects what is wrong with it. Its
-// methods go on after a fault, so that all are reported at once.
+// decoder walks the tree of a file and collects its faults. Its methods go on
+// after a fault, so that all are reported at once.
 type decoder struct {
 	file     string
 	errs     ErrorList
@@ -46,19 +46,29 @@ func (d *decoder) warnAt(pos Pos, format string, args ...any) {
 	d.warnings = append(d.warnings, Warning{pos, fmt.Sprintf(format, args...)})
 }
 
-// field is a key that a mapping may have, and what reads its value.
+// field is a key that a mapping may have, and the reader of its value.
 type field struct {
-	key      string
-	required bool
-	read     func(*yaml.Node)
+	key  string
+	need need
+	read func(*yaml.Node)
 }
 
-// mapping reads the fields of a mapping in the order of the file, and tells
-// whether it knew every key; what names it in messages ("a rule").
-func (d *decoder) mapping(n *yaml.Node, what string, fields []field) (known bool) {
+// need says whether a field must be there.
+type need int
+
+const (
+	optional need = iota
+	required
+	condition // one of several, of which there must be one
+)
+
+// mapping reads the fields of a mapping in the order of the file. It reports
+// whether it knew every key, and how many conditions it read; what names the
+// mapping in messages ("a rule").
+func (d *decoder) mapping(n *yaml.Node, what string, fields []field) (known bool, conditions int) {
 	if n.Kind != yaml.MappingNode {
 		d.wrongKind(n, what, "a mapping with "+oneOf(keysOf(fields)))
-		return false
+		return false, 0
 	}
 	known = true
 	merged := false
@@ -85,26 +95,32 @@ func (d *decoder) mapping(n *yaml.Node, what string, fields []field) (known bool
 			continue
 		}
 		fields[at].read(value)
+		if fields[at].need == condition {
+			conditions++
+		}
 	}
 	for _, f := range fields {
-		if f.required && first[f.key] == nil && !merged {
+		if f.need == required && first[f.key] == nil && !merged {
 			d.errorf(n, "%s lacks the key %q", what, f.key)
 		}
 	}
-	return known
+	return known, conditions
 }
 
-func keysOf(fields []field) []string {
-	keys := make([]string, len(fields))
-	for i, f := range fields {
-		keys[i] = f.key
+// keysOf lists the keys of fields: of all, or of those with one of the needs.
+func keysOf(fields []field, needs ...need) []string {
+	var keys []string
+	for _, f := range fields {
+		if len(needs) == 0 || slices.Contains(needs, f.need) {
+			keys = append(keys, f.key)
+		}
 	}
 	return keys
 }
 
 // list calls each for the items of a list that has at least one. An empty list
-// is an error: where it is a condition, a reader takes it for "nobody" and a
-// program for "no condition".
+// is an error: as a condition, a reader takes it for "nobody" and a program for
+// "no condition".
 func (d *decoder) list(n *yaml.Node, what string, each func(*yaml.Node)) {
 	if n.Kind != yaml.SequenceNode {
 		d.wrongKind(n, what, "a list")
@@ -131,8 +147,8 @@ func (d *decoder) entries(n *yaml.Node, what, entry string, most int) []*yaml.No
 	return n.Content
 }
 
-// distinct reads a list of different values; read returns what makes a value
-// itself, and add takes those that stand for the first time.
+// distinct reads a list of different values. read returns the identity of a
+// value, and add gets each one that appears for the first time.
 func (d *decoder) distinct(n *yaml.Node, what string, read func(*yaml.Node) (string, bool), add func(string, *yaml.Node)) {
 	seen := seenAt{}
 	d.list(n, what, func(item *yaml.Node) {
@@ -149,8 +165,7 @@ func (d *decoder) strings(n *yaml.Node, what string, read func(*yaml.Node) (stri
 	return all
 }
 
-// pairs reads a mapping whose keys are the user's own, and that has at least
-// one.
+// pairs reads a mapping with at least one key, where the user chooses the keys.
 func (d *decoder) pairs(n *yaml.Node, what string, checkKey, checkValue func(string) error) map[string]string {
 	if n.Kind != yaml.MappingNode {
 		d.wrongKind(n, what, "a mapping")
@@ -174,10 +189,10 @@ func (d *decoder) pairs(n *yaml.Node, what string, checkKey, checkValue func(str
 	return all
 }
 
-// seenAt remembers where values stood first.
+// seenAt has the first place of each value.
 type seenAt map[string]*yaml.Node
 
-// unique reports a value that stood before; shown names it in the message.
+// unique reports a repeated value; shown names it in the message.
 func (d *decoder) unique(seen seenAt, value string, n *yaml.Node, shown string) bool {
 	if first, again := seen[value]; again {
 		d.errorf(n, "%s stands twice, first at line %d", shown, first.Line)
@@ -242,6 +257,15 @@ func (d *decoder) boolean(n *yaml.Node, what string) (value, ok bool) {
 	return value, true
 }
 
+// onlyTrue reads a condition, which there is no use in denying.
+func (d *decoder) onlyTrue(n *yaml.Node, key string) bool {
+	yes, ok := d.boolean(n, key)
+	if ok && !yes {
+		d.errorf(n, "%s is true, or left out", key)
+	}
+	return yes
+}
+
 // wrongKind reports a node that is something else than it should be.
 func (d *decoder) wrongKind(n *yaml.Node, what, want string) {
 	if n.Kind == yaml.AliasNode || isTagged(n) {
@@ -266,10 +290,10 @@ func describe(n *yaml.Node) string {
 	return describeTag(n.Tag)
 }
 
-// isTagged tells whether the file gives the node a tag of its own.
+// isTagged reports whether the file gives the node a tag of its own.
 func isTagged(n *yaml.Node) bool { return n.Style&yaml.TaggedStyle != 0 || n.Tag == "!" }
 
-// isPlain tells whether a scalar stands without quotes.
+// isPlain reports whether a scalar has no quotes.
 func isPlain(n *yaml.Node) bool {
 	return n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0
 }

@@ -1,31 +1,32 @@
 package policy
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"go.yaml.in/yaml/v4"
-	"go.yaml.in/yaml/v4/plugin/loaderlimits"
+
+	"github.com/afalg-policy/afalg-policy/internal/yamltext"
 )
 
-// The limits of a policy file. The numbers of rules and of grants hold for what
-// includes bring together as well.
+// The limits of a policy file. The numbers of rules and of grants also hold for
+// a policy with its includes.
 const (
 	MaxSize   = 1 << 20 // bytes
 	MaxRules  = 10_000
 	MaxGrants = 10_000
+	// MaxExpected bounds the entries of expect-open.
+	MaxExpected = 1000
 )
 
 // maxDepth is more than twice the depth of a policy.
 const maxDepth = 16
 
 // Parse reads one policy file; file is its name in positions. It is strict:
-// what it does not know is an error. The error is an ErrorList that holds every
-// fault of the file, or the one that stops the reading. Warnings come with a
-// valid policy and with a faulty one.
+// anything unknown is an error. The error is an ErrorList with every fault of
+// the file, or the one that stops the reading. Both a valid policy and a faulty
+// one may have warnings.
 func Parse(file string, src []byte) (*Policy, []Warning, error) {
 	d := &decoder{file: file}
 	root := d.load(src)
@@ -50,8 +51,11 @@ func (d *decoder) load(src []byte) *yaml.Node {
 		d.errorAt(line, col, "%v", err)
 		return nil
 	}
-	docs, err := documents(src)
+	docs, err := yamltext.Documents(src, "policy", maxDepth, 2)
 	switch {
+	case err == yamltext.ErrTooManyParts:
+		d.errorAt(1, 1, "the file has %v; split it with include", err)
+		return nil
 	case err != nil:
 		d.syntaxError(src, err)
 		return nil
@@ -67,37 +71,7 @@ func (d *decoder) load(src []byte) *yaml.Node {
 	return root
 }
 
-// documents reads the first documents of a file, two at most.
-func documents(src []byte) (docs []*yaml.Node, err error) {
-	// The parser is not ours, and what it reads may come from anybody.
-	defer func() {
-		if r := recover(); r != nil {
-			docs, err = nil, fmt.Errorf("the YAML parser gave up: %v", r)
-		}
-	}()
-	limits := loaderlimits.New(loaderlimits.DepthFunc(func(depth int, _ *loaderlimits.DepthContext) error {
-		if depth > maxDepth {
-			return errors.New("nested deeper than any policy")
-		}
-		return nil
-	}))
-	loader, err := yaml.NewLoader(bytes.NewReader(src), yaml.WithPlugin(limits))
-	if err != nil {
-		return nil, err
-	}
-	for len(docs) < 2 {
-		var n yaml.Node
-		if err := loader.Load(&n); err == io.EOF {
-			break
-		} else if err != nil {
-			return nil, err
-		}
-		docs = append(docs, &n)
-	}
-	return docs, nil
-}
-
-// syntaxError reports what the YAML parser says, at the place that it means.
+// syntaxError reports the YAML parser's error, at the place that it means.
 func (d *decoder) syntaxError(src []byte, err error) {
 	var e *yaml.LoadError
 	if !errors.As(err, &e) {
@@ -117,8 +91,8 @@ func (d *decoder) syntaxError(src []byte, err error) {
 	d.errorAt(max(at.Line, 1), max(at.Column, 1), "%s", text)
 }
 
-// refuse reports the parts of YAML by which a file can say something else than
-// what its lines show: anchors, aliases, merge keys and tags.
+// refuse reports the parts of YAML by which a file can mean something else than
+// its lines show: anchors, aliases, merge keys and tags.
 func (d *decoder) refuse(n *yaml.Node) {
 	switch {
 	case n.Kind == yaml.AliasNode:

@@ -51,7 +51,13 @@ containers:
       labels: {"on": "yes", app: "", "ünï: #1": 'a "b"\c'}
       annotations:
         example.com/role: crypto
-    - {rules: [of-an-include], names: [b]}
+    - {rules: [of-an-include], names: [b], socketcall: broker}
+    - {socketcall: broker, names: [c], builds: true}
+expect-open:
+  - reason: "what the host runs: #1"
+    outside-containers: true
+    units: [cron.service]
+    binaries: [/usr/sbin/cron]
 `
 
 func TestParse(t *testing.T) {
@@ -108,9 +114,18 @@ func TestParse(t *testing.T) {
 			}, {
 				Pos:   at(36, 7),
 				Rules: []GrantedRule{{"of-an-include", at(36, 16)}},
-				Names: []string{"b"},
+				Names: []string{"b"}, Socketcall: "broker",
+			}, {
+				Pos:        at(37, 7),
+				Socketcall: "broker",
+				Names:      []string{"c"},
+				Builds:     true,
 			}},
 		},
+		ExpectOpen: []Expected{{
+			Pos: at(39, 5), Reason: "what the host runs: #1", OutsideContainers: true,
+			Units: []string{"cron.service"}, Binaries: []string{"/usr/sbin/cron"},
+		}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("policy (-want +got):\n%s", diff)
@@ -190,22 +205,5 @@ func TestSuggest(t *testing.T) {
 		if found != (c.want != "") || found && got.String() != c.want {
 			t.Errorf("%s:%.40s: got %v, %v; want %q", c.typ, c.name, got, found, c.want)
 		}
-	}
-}
-
-func TestCapabilityByName(t *testing.T) {
-	if len(capabilities) != 41 {
-		t.Errorf("%d capabilities, want 41", len(capabilities))
-	}
-	for name, want := range map[string]uint{
-		"CAP_CHOWN": 0, "CAP_NET_ADMIN": 12, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21,
-		"CAP_SETFCAP": 31, "CAP_MAC_OVERRIDE": 32, "CAP_BPF": 39, "CAP_CHECKPOINT_RESTORE": 40,
-	} {
-		if got, ok := CapabilityByName(name); !ok || got != want {
-			t.Errorf("%s: got %d, %v; want %d", name, got, ok, want)
-		}
-	}
-	if got, ok := CapabilityByName("NET_ADMIN"); ok {
-		t.Errorf("NET_ADMIN: got %d", got)
 	}
 }

@@ -1,8 +1,9 @@
-// Package policy reads the policy file: strict, every error at once, with the
-// position of each item kept.
+// Package policy reads the policy file. It is strict, reports every error at
+// once, and keeps the position of each item.
 package policy
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
@@ -16,15 +17,34 @@ type Pos struct {
 
 func (p Pos) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col) }
 
+// MarshalText writes what String says.
+func (p Pos) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// The types of a policy name their keys in a policy file. Format, the digest and
+// the JSON of a plan, and the JSON Schema follow them; a key without "omitempty"
+// or "omitzero" must stand in the file.
+
 // Policy is one policy file, validated, its includes not yet resolved.
 type Policy struct {
-	Name    string
-	File    string // as named by the user
-	Include []Include
-	Deny    Deny
-	Rules   []Rule
+	Name       string     `json:"name"`
+	File       string     `json:"-"` // as named by the user
+	Include    []Include  `json:"include,omitempty"`
+	Deny       Deny       `json:"deny,omitzero"`
+	Rules      []Rule     `json:"allow,omitempty"`
+	Containers Containers `json:"containers,omitzero"`
+	ExpectOpen []Expected `json:"expect-open,omitempty"`
+}
 
-	Containers Containers
+// Expected names processes for which verify --all expects AF_ALG to be open. It
+// changes the findings there, and no enforcement. Every given condition must
+// hold. Parse returns no entry without a condition; such an entry holds for
+// nobody.
+type Expected struct {
+	Pos               Pos      `json:"position,omitzero" jsonschema:"-"`
+	Reason            string   `json:"reason"`
+	OutsideContainers bool     `json:"outside-containers,omitempty"` // every process that is in no container
+	Units             []string `json:"units,omitempty"`              // as in a rule
+	Binaries          []string `json:"binaries,omitempty"`           // paths
 }
 
 // BuiltinPrefix begins the name of a shipped policy.
@@ -37,12 +57,14 @@ type Include struct {
 	Pos  Pos
 }
 
+func (i Include) String() string { return i.Name }
+
 // Deny holds what is denied besides bind, and how. An errno is a symbolic
 // name ("EAFNOSUPPORT"), or empty where the file does not say.
 type Deny struct {
-	SocketErrno string
-	BindErrno   string
-	Families    []Family
+	SocketErrno string   `json:"socket-errno,omitempty"`
+	BindErrno   string   `json:"bind-errno,omitempty"`
+	Families    []Family `json:"families,omitempty"`
 }
 
 // Family is a further socket family to close: its constant's name and number.
@@ -52,55 +74,73 @@ type Family struct {
 	Pos    Pos
 }
 
+func (f Family) String() string { return f.Name }
+
 // Rule is one allow entry. Every condition that is given must hold; within a
 // condition one match is enough. A rule has at least one condition, or says
 // Anyone; one with neither is no rule that Parse returns, and matches nobody.
 type Rule struct {
-	Name         string
-	Pos          Pos
-	Anyone       bool // there are no conditions, on purpose
-	Binaries     []Binary
-	Users        []string    // a name, or a decimal uid
-	Capabilities []string    // "CAP_NET_ADMIN"
-	Units        []string    // "iwd.service"; the template "x@.service" stands for its instances
-	Algorithms   []Algorithm // at least one; by type, then in the order of the file
+	Name         string     `json:"rule"`
+	Pos          Pos        `json:"position,omitzero" jsonschema:"-"`
+	Anyone       bool       `json:"anyone,omitempty"` // there are no conditions, on purpose
+	Binaries     []Binary   `json:"binaries,omitempty"`
+	Users        []string   `json:"users,omitempty"`        // a name, or a decimal uid
+	Capabilities []string   `json:"capabilities,omitempty"` // "CAP_NET_ADMIN"
+	Units        []string   `json:"units,omitempty"`        // "iwd.service"; the template "x@.service" stands for its instances
+	Algorithms   Algorithms `json:"algorithms"`             // at least one; by type, then in the order of the file
 }
 
 // Binary is an executable, by the path that the kernel shows for it.
 type Binary struct {
-	Path   string
-	SHA256 string // lower-case hex, or empty
-	Pos    Pos
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256,omitempty"` // lower-case hex, or empty
+	Pos    Pos    `json:"-"`
 }
 
-// Algorithm is an allowed algorithm and where it stands. Its name may be
+// Algorithm is an allowed algorithm with its place. Its name may be
 // afalg.AnyName, which opens the whole type.
 type Algorithm struct {
 	afalg.Algorithm
 	Pos Pos
 }
 
+// Algorithms is a list of them, in a file a mapping of types to names.
+type Algorithms []Algorithm
+
+// MarshalJSON writes the names by type, those of one type in their order.
+func (all Algorithms) MarshalJSON() ([]byte, error) { return json.Marshal(all.byType()) }
+
+func (all Algorithms) byType() map[afalg.Type][]string {
+	names := map[afalg.Type][]string{}
+	for _, a := range all {
+		names[a.Type] = append(names[a.Type], a.Name)
+	}
+	return names
+}
+
 // Containers says how containers are started.
 type Containers struct {
 	// Unconfined is one of Unconfineds, or empty where the file does not say.
-	Unconfined string
-	Grants     []Grant
+	Unconfined string  `json:"unconfined,omitempty"`
+	Grants     []Grant `json:"grants,omitempty"`
 }
 
-// Grant gives rules to containers. Every condition that is given must hold;
-// within a list one match is enough, within a map each entry must match. A
-// grant has at least one condition besides Platforms; one without is no grant
-// that Parse returns, and gives nothing.
+// Grant gives rules to containers, or the sockets of 32-bit programs. Every
+// given condition must hold; within a list one match is enough, within a map
+// each entry must match. A grant has at least one condition besides Platforms.
+// Parse returns no grant without one; such a grant gives nothing.
 type Grant struct {
-	Pos         Pos
-	Rules       []GrantedRule // at least one
-	Platforms   []string      // of Platforms
-	Names       []string
-	Images      []string // "sha256:" and lower-case hex
-	Namespaces  []string
-	Pods        []string
-	Labels      map[string]string
-	Annotations map[string]string
+	Pos         Pos               `json:"position,omitzero" jsonschema:"-"`
+	Rules       []GrantedRule     `json:"rules,omitempty"`      // none only if there is Socketcall
+	Socketcall  string            `json:"socketcall,omitempty"` // one of Socketcalls, or empty
+	Platforms   []string          `json:"platforms,omitempty"`  // of Platforms
+	Builds      bool              `json:"builds,omitempty"`     // condition: a step of an image build
+	Names       []string          `json:"names,omitempty"`
+	Images      []string          `json:"images,omitempty"` // "sha256:" and lower-case hex
+	Namespaces  []string          `json:"namespaces,omitempty"`
+	Pods        []string          `json:"pods,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 // GrantedRule names a rule, of this file or of another that is merged with it.
@@ -109,13 +149,25 @@ type GrantedRule struct {
 	Pos  Pos
 }
 
+func (r GrantedRule) String() string { return r.Name }
+
+// MarshalText writes the name.
+func (r GrantedRule) MarshalText() ([]byte, error) { return []byte(r.Name), nil }
+
 // Platforms lists what starts containers; "oci" is a runtime that is called by
 // hand.
 func Platforms() []string { return []string{"containerd", "crio", "docker", "oci", "podman"} }
 
-// Unconfineds lists what can be done with a container that has no seccomp
-// profile.
+// Unconfineds lists the treatments of a container without a seccomp profile.
 func Unconfineds() []string { return []string{"refuse", "harden", "allow"} }
+
+// SocketcallBroker leaves socketcall, by which 32-bit programs make all their
+// sockets, to the agent.
+const SocketcallBroker = "broker"
+
+// Socketcalls lists the values that a grant can have for socketcall. Keeping it
+// as it is would open AF_ALG whole, and no grant does that.
+func Socketcalls() []string { return []string{SocketcallBroker} }
 
 // AskPrefix begins the keys of labels and annotations with which a container
 // asks for rules. They are no conditions: anybody can ask.

@@ -11,8 +11,9 @@ import (
 )
 
 // near finds the candidate that a misspelt word probably meant: the one with
-// the fewest edits, case and hyphens apart, the first of several; none if it
-// takes more than two edits, or more than one in a word of three letters.
+// the fewest edits, ignoring case and hyphens, the first of several. It finds
+// none if it takes more than two edits, or more than one in a word of three
+// letters.
 func near(word string, candidates []string) (string, bool) {
 	const longest = 2 * afalg.MaxLongName // the cost is the product of the lengths
 	if bare(word) == "" || len(word) > longest {
@@ -41,15 +42,15 @@ func near(word string, candidates []string) (string, bool) {
 // Near finds the candidate that a misspelt word probably meant.
 func Near(word string, candidates []string) (string, bool) { return near(word, candidates) }
 
-// bare removes what is often spelt in another way.
+// bare removes the differences of common spellings.
 func bare(word string) string {
 	return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(word))
 }
 
 // Suggest finds the well known algorithm that a name of the type probably
 // meant: a near spelling ("hmac(sha-512)" for "hmac(sha512)"), or the same name
-// under the type to which it belongs. It finds nothing for a name that is well
-// known itself, and for one that is near to none.
+// under the type to which it belongs. It finds nothing for a well known name,
+// and for one that is near to none.
 func Suggest(t afalg.Type, name string) (afalg.Algorithm, bool) {
 	known := afalg.WellKnown(t)
 	if _, exact := slices.BinarySearch(known, name); exact {

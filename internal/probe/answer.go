@@ -9,8 +9,9 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 )
 
 // ask is one question to the kernel.
@@ -22,7 +23,7 @@ type ask struct {
 	Bind   afalg.Algorithm // on the socket, unless zero
 }
 
-// answer is what came of it.
+// answer is the result of a question.
 type answer struct {
 	OK     bool       `json:",omitempty"`
 	Errno  unix.Errno `json:",omitempty"`
@@ -55,7 +56,7 @@ func (a answer) String() string {
 
 func (a answer) is(e unix.Errno) bool { return !a.OK && a.Signal == "" && !a.Hung && a.Errno == e }
 
-// denied tells whether the answer is a refusal: not a socket, not a shortage
+// denied reports whether the answer is a refusal: not a socket, not a shortage
 // that says nothing about policy, and no signal but the filter's.
 func (a answer) denied() bool {
 	if a.OK || a.Hung || a.Stage == stageMap || a.Signal != "" && a.Signal != "SIGSYS" {
@@ -68,7 +69,7 @@ func (a answer) denied() bool {
 	return true
 }
 
-// errnoName returns the symbolic name; of those with two, the socket layer's.
+// errnoName returns the symbolic name; of two names, the socket layer's.
 func errnoName(e unix.Errno) string {
 	if e == unix.EOPNOTSUPP {
 		return "EOPNOTSUPP"
@@ -79,28 +80,30 @@ func errnoName(e unix.Errno) string {
 	return fmt.Sprintf("errno %d", int(e))
 }
 
-// Answer is the child's side: it puts the questions in args, which Run made,
-// to the kernel, and writes one line of JSON for each. The process may die of
-// a question, and must end when Answer returns.
+// Answer is the child's side: it puts the questions in args, which Run made, to
+// the kernel, and writes one line of JSON for each. A question may kill the
+// process, which must end when Answer returns.
 func Answer(args []string, out io.Writer) error {
 	questions, err := decodeAsks(args)
 	if err != nil {
 		return err
 	}
 	prepare()
-	answers, thread := make(chan answer), make(chan int, 1)
+	answers, written, thread := make(chan answer), make(chan struct{}), make(chan int, 1)
 	go onOwnThread(func() {
 		thread <- unix.Gettid()
 		for _, q := range questions {
 			answers <- q.put()
+			<-written // the next question may kill the process
 		}
 	})
-	return relay(<-thread, len(questions), answers, out)
+	return relay(<-thread, len(questions), answers, written, out)
 }
 
-// relay writes n answers of the asking thread. A filter may kill that thread
-// alone and leave the process, which then answers for it and ends.
-func relay(thread, n int, answers <-chan answer, out io.Writer) error {
+// relay writes n answers of the asking thread, and signals each one written. A
+// filter may kill that thread alone and leave the process, which then answers
+// for it and ends.
+func relay(thread, n int, answers <-chan answer, written chan<- struct{}, out io.Writer) error {
 	enc := json.NewEncoder(out)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -111,6 +114,7 @@ func relay(thread, n int, answers <-chan answer, out io.Writer) error {
 			if err := enc.Encode(a); err != nil {
 				return fmt.Errorf("writing an answer: %w", err)
 			}
+			written <- struct{}{}
 		case <-tick.C:
 			if unix.Tgkill(unix.Getpid(), thread, 0) == unix.ESRCH {
 				return enc.Encode(answer{Signal: "SIGSYS"})
@@ -120,9 +124,9 @@ func relay(thread, n int, answers <-chan answer, out io.Writer) error {
 	return nil
 }
 
-// prepare makes the process die of the signals that answer a question, quietly,
-// where the Go runtime would print a traceback; and keeps the runtime going if
-// a thread is killed inside a system call that it does not know of.
+// prepare makes the process die quietly of the signals that answer a question,
+// where the Go runtime would print a traceback. It also keeps the runtime going
+// if a thread is killed inside a system call that the runtime does not know of.
 func prepare() {
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(4)
@@ -138,8 +142,8 @@ func prepare() {
 	}
 }
 
-// onOwnThread runs f on a thread that is not the process's first: a first
-// thread that was killed stays as a zombie and looks alive.
+// onOwnThread runs f on a thread other than the process's first: a first thread
+// that was killed stays as a zombie and looks alive.
 func onOwnThread(f func()) {
 	runtime.LockOSThread()
 	if unix.Gettid() != unix.Getpid() {
@@ -151,7 +155,7 @@ func onOwnThread(f func()) {
 	<-done
 }
 
-// put asks the kernel.
+// put puts the question to the kernel.
 func (q ask) put() answer {
 	abi, call := table([]string{q.ABI}), reach[q.ABI]
 	if len(abi) == 0 || call == nil {
@@ -186,11 +190,11 @@ func (q ask) put() answer {
 	return answer{Errno: unix.ENOTSUP, Stage: stageMap}
 }
 
-// getpid by the ABIs that are not the prober's own.
+// getpid has the numbers for ABIs other than the prober's own.
 var getpid = map[string]uint32{"i386": 20, "x32": 39}
 
-// paired answers for a socketpair call, whose descriptors nobody needs: what
-// is left of them ends with the child.
+// paired answers for a socketpair call. Nobody needs its descriptors, which end
+// with the child.
 func (q ask) paired(_ uintptr, errno unix.Errno) answer {
 	return answer{OK: errno == 0, Errno: errno}
 }

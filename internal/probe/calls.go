@@ -4,12 +4,13 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 )
 
-// machines lists the ABIs of a machine by GOARCH, the prober's own first; the
-// prober itself reaches those in the table reach.
+// machines lists the ABIs of a machine by GOARCH, the prober's own first. reach
+// has those that the prober itself can enter.
 var machines = map[string][]string{
 	"amd64":    {"x86-64", "i386", "x32"},
 	"386":      {"i386", "x86-64", "x32"},
@@ -26,7 +27,7 @@ var machines = map[string][]string{
 	"mipsle":   {"mipsel", "mipsel64", "mipsel64n32"},
 }
 
-// op is what a call does with a family and a type.
+// op is the kind of a call with a family and a type.
 type op string
 
 const (
@@ -39,8 +40,8 @@ const (
 	opIOUringPoll      op = "io_uring SQPOLL" // submits without io_uring_enter
 )
 
-// call is one spelling of a route: an ABI, what it does, and the high half of
-// the register that holds the family.
+// call is one spelling of a route: an ABI, an op, and the high half of the
+// register with the family.
 type call struct {
 	abi  afalg.ABI
 	own  bool // the prober's own ABI
@@ -70,8 +71,8 @@ func (c call) family(f uint64) uint64 { return f | uint64(c.high)<<32 }
 
 func (c call) reachable() bool { return reach[c.abi.Name] != nil }
 
-// highs are the high halves that are tried: a filter may know one of them by
-// value, or compare signed.
+// highs are the high halves to try: a filter may know one of them by value, or
+// compare signed.
 var highs = []uint32{1, 7, 1 << 31, 1<<32 - 1}
 
 // callsOf lists the calls of a route on a machine with these ABIs.
@@ -153,7 +154,7 @@ type asks struct {
 	real        []ask // none, or one a spelling of the type
 }
 
-// asks returns none for a call that cannot be made.
+// asks returns no questions for a call that cannot be made.
 func (p *prober) asks(c call) asks {
 	if !c.reachable() {
 		return asks{}

@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ask puts the questions, each to a child that lives until a question kills
-// it, and returns as many answers. Once a child hangs, the questions left
-// count as unanswered.
+// ask puts each question to a child that lives until a question kills it, and
+// returns as many answers. Once a child hangs, the remaining questions count as
+// unanswered.
 func (p *prober) ask(ctx context.Context, questions []ask) ([]answer, error) {
 	var answers []answer
 	for len(answers) < len(questions) {
@@ -73,8 +73,8 @@ func (p *prober) child(ctx context.Context, questions []ask) ([]answer, error) {
 	return nil, fmt.Errorf("asking in a child process %s: it left after %d of %d answers", cmd.Path, len(answers), len(questions))
 }
 
-// death tells whether the child ended by a signal or by our patience, as the
-// answer to the question that it was at.
+// death reports whether a signal or our patience ended the child, as the answer
+// to the question that it was at.
 func death(runErr, limit error) (answer, bool) {
 	if limit != nil {
 		return answer{Hung: true}, true
@@ -107,7 +107,7 @@ func decodeAsks(args []string) ([]ask, error) {
 	return questions, nil
 }
 
-// decodeAnswers reads whole lines; a line that the child died in is not one.
+// decodeAnswers reads whole lines; it skips a line that the child died in.
 func decodeAnswers(out *bytes.Buffer, most int) ([]answer, error) {
 	var answers []answer
 	for {
@@ -131,7 +131,7 @@ func self(ctx context.Context, args []string) (*exec.Cmd, error) {
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Stdin = os.Stdin // not the default, which wants a /dev/null
+	cmd.Stdin = os.Stdin // the default would open /dev/null
 	return cmd, nil
 }
 

@@ -17,7 +17,7 @@
 //     family here that can pair.
 //   - gate: the call with AF_ALG and type 15, which no kernel knows. The kernel
 //     checks the range of the type before it asks the LSM, loads a module or
-//     looks the family up, so EINVAL means that the filters let the family
+//     looks up the family. So EINVAL means that the filters let the family
 //     pass, and anything else is a filter's answer. The control's family is
 //     asked with type 15 too: unless that gives EINVAL, a filter looks at types
 //     and the gate proves nothing.
@@ -41,7 +41,7 @@
 //   - absent: the filters let the call pass, and the kernel has no AF_ALG.
 //   - brokered: a socket of another family was handed out, a placeholder of a
 //     broker that decides at bind.
-//   - closed: a policy denied it. The errno tells which: SIGSYS or any errno at
+//   - closed: a policy denied it. The errno shows which: SIGSYS or any errno at
 //     the gate is a filter; past the gate, EACCES or EPERM is an LSM, and
 //     EAFNOSUPPORT from a registered family is the kernel's own
 //     crypto.af_alg_restrict=2. A control that is denied like the gate means
@@ -61,15 +61,15 @@
 //
 // # What it cannot see
 //
-// A filter that allows AF_ALG with one socket type only, or with flags that
-// are not asked, is told by its program, not by questions. Nor does the prober
-// see descriptors that somebody may still pass over a Unix socket.
+// Only the program of a filter shows that it allows AF_ALG with one socket type,
+// or with flags that are not asked. Nor does the prober see descriptors that
+// somebody may still pass over a Unix socket.
 //
 // # How it asks
 //
-// A filter may kill, so questions are asked by a child: the same binary, given
+// A filter may kill, so a child asks the questions: the same binary, with
 // Options.Child and the questions as arguments, which calls Answer. It answers
-// on stdout, one line a question; if it dies, the question that it died of is
-// answered by the signal, and another child gets the rest. All of it works
-// without /proc, without privileges and in a user namespace.
+// on stdout, one line a question. If a question kills it, the signal is the
+// answer, and another child gets the rest. All of it works without /proc,
+// without privileges and in a user namespace.
 package probe

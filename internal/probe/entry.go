@@ -6,11 +6,12 @@ import (
 	"runtime"
 	"unsafe"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 )
 
-// invoke makes a system call by the way of one ABI.
+// invoke makes a system call through one ABI.
 type invoke func(nr uintptr, args [6]uintptr) (uintptr, unix.Errno)
 
 // direct is the machine instruction that the Go runtime uses as well.
@@ -54,7 +55,7 @@ func (e entry) words(offset int, words ...uint32) {
 	}
 }
 
-// mayRun tells whether the machine may run programs of an ABI that this build
+// mayRun reports whether the machine may run programs of an ABI that this build
 // cannot enter; in doubt it may. arm64 refuses PER_LINUX32 where no processor
 // runs AArch32.
 func mayRun(abi afalg.ABI) bool {

@@ -5,8 +5,8 @@ import "golang.org/x/sys/unix"
 // lowMemory maps below 2 GiB, where 32-bit pointers reach.
 const lowMemory = unix.MAP_32BIT
 
-// reach holds the ways into each ABI that this build can enter. x32 differs
-// from x86-64 by a bit of the number only.
+// reach has the ways into each ABI that this build can enter. x32 differs from
+// x86-64 only by a bit of the number.
 var reach = map[string]invoke{"x86-64": direct, "i386": int80, "x32": direct}
 
 // interrupt80 makes an i386 system call with the low halves of its arguments,

@@ -7,11 +7,12 @@ import (
 	"runtime"
 	"unsafe"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 )
 
-// A test filter lists what it does to some calls; it allows the rest.
+// testFilter answers some calls and allows the rest.
 type testFilter []testRule
 
 type testRule struct {
@@ -43,8 +44,8 @@ const (
 	argsWords = 8
 )
 
-// program compiles the rules one after the other, each of which falls through
-// where it does not match.
+// program compiles the rules one after the other. Each one that does not match
+// falls through.
 func (f testFilter) program() []unix.SockFilter {
 	var prog []unix.SockFilter
 	for _, r := range f {
@@ -117,7 +118,7 @@ var (
 // testFilters are installed by name in a child of the test.
 var testFilters = map[string]testFilter{
 	"none": {},
-	// What a complete filter does, with the documented errno.
+	// A complete filter, with the documented errno.
 	"complete": {
 		{arch: amd64, nr: 41, arg: algLow, low: true, do: notSupp},
 		{arch: amd64, nr: 53, arg: algLow, low: true, do: notSupp},
@@ -144,8 +145,8 @@ var testFilters = map[string]testFilter{
 	"no-execve":           {{arch: amd64, nr: 59, do: retErrno(unix.EACCES)}},
 }
 
-// runFiltered is the filtered child of a test: it installs a filter, then does
-// what follows.
+// runFiltered is the filtered child of a test: it installs a filter, and then
+// takes the role in the remaining arguments.
 func runFiltered(args []string) error {
 	f, ok := testFilters[args[0]]
 	if !ok {

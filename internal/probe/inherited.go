@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scanned is how many descriptors are tried where /proc does not list them.
+// scanned is the number of descriptors to try where /proc does not list them.
 const scanned = 1 << 16
 
 // inherited looks for sockets of AF_ALG, the wanted domain, among this
@@ -63,8 +63,8 @@ func nameErrno(err error) error {
 	return err
 }
 
-// descriptors yields the numbers of open descriptors, or where /proc does not
-// tell, those that may be open.
+// descriptors yields the numbers of open descriptors, or those that may be open
+// if /proc does not list them.
 func descriptors() func(yield func(int) bool) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	return func(yield func(int) bool) {

@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 )
 
-// evidence is everything that was answered about one call.
+// evidence is the set of answers about one call.
 type evidence struct {
 	call                        call
 	alive, control, gateControl []answer
@@ -16,15 +17,15 @@ type evidence struct {
 	real                        []answer
 }
 
-// facts are what the host tells besides.
+// facts are further facts of the host.
 type facts struct {
 	registered bool        // the family is registered
 	load       bool        // real calls were allowed to load it
 	ioUring    func() bool // whether the kernel is known to have io_uring
-	algorithm  string      // that was bound
+	algorithm  string      // bound on the socket
 }
 
-// judge decides about a call. What fits no case is undecided.
+// judge decides about a call. A call that fits no case is undecided.
 func judge(e evidence, f facts) Outcome {
 	o := Outcome{Control: e.controlled(), Filter: e.filter()}
 	settle := func(v Verdict, errno, detail string) Outcome {
@@ -76,8 +77,8 @@ func (e evidence) obtained() (answer, bool) {
 
 func (e evidence) pair() bool { return e.call.op == opSocketpair || e.call.op == opSocketcallPair }
 
-// opened fills in the outcome for a socket. A domain that could not be read
-// counts as AF_ALG.
+// opened fills in the outcome for a socket. An unreadable domain counts as
+// AF_ALG.
 func (o Outcome) opened(a answer, c call, f facts) Outcome {
 	o.Bind = a.Bind
 	switch {
@@ -105,8 +106,8 @@ func (o Outcome) opened(a answer, c call, f facts) Outcome {
 	return o
 }
 
-// controlled is "ok" if any control family gave a socket, or else how the
-// first one failed.
+// controlled is "ok" if any control family gave a socket, or else the failure
+// of the first one.
 func (e evidence) controlled() string {
 	if i := e.goodControl(); i >= 0 {
 		return "ok"
@@ -119,7 +120,7 @@ func (e evidence) goodControl() int {
 	return slices.IndexFunc(e.control, func(a answer) bool { return a.OK })
 }
 
-// filter tells what the filters do with the call.
+// filter returns what the filters do with the call.
 func (e evidence) filter() Filter {
 	switch i := e.goodControl(); {
 	case e.gate.is(unix.EINVAL) && e.gate.Stage == "" && (i >= 0 || !e.ring()):
@@ -135,7 +136,8 @@ func (e evidence) filter() Filter {
 func (e evidence) ring() bool { return e.call.op == opIOUring || e.call.op == opIOUringPoll }
 
 // unavailable says why the machine does not have the route, or "". All
-// questions must have met the same end: what tells families apart is a policy.
+// questions must have met the same end: a difference between families is a
+// policy.
 func (e evidence) unavailable(f facts) string {
 	first := e.control[0]
 	if first.OK || first.Stage != e.gate.Stage || first.String() != e.gate.String() {
@@ -181,7 +183,7 @@ func (e evidence) denial(a answer, filter Filter, f facts) (Verdict, string) {
 	return Closed, "denied with an error that the kernel does not give here: by a filter that looks at the type, or an LSM"
 }
 
-// closedBy tells how much a filter closes.
+// closedBy says how much a filter closes.
 func (e evidence) closedBy() string {
 	how := "a filter answers " + e.gate.String()
 	if e.gate.Signal != "" {
@@ -196,7 +198,7 @@ func (e evidence) closedBy() string {
 	return how
 }
 
-// unreachable is the outcome for an ABI that this build has no way into.
+// unreachable is the outcome for an ABI that this build cannot enter.
 func unreachable(c call) Outcome {
 	if !mayRun(c.abi) {
 		return Outcome{Verdict: Unavailable, Filter: Uncertain, Detail: "this machine does not run " + c.abi.Name + " programs"}

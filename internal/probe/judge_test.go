@@ -3,8 +3,9 @@ package probe
 import (
 	"testing"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 )
 
 var (
@@ -29,7 +30,7 @@ func passed(c call, real ...answer) evidence {
 	return evidence{call: c, control: each(ok, 3), gateControl: each(no(unix.EINVAL), 3), gate: no(unix.EINVAL), real: real}
 }
 
-// uniform is the evidence of a call to which everything answers the same.
+// uniform is the evidence of a call with the same answer to everything.
 func uniform(c call, alive, a answer) evidence {
 	return evidence{call: c, alive: []answer{alive}, control: each(a, 3), gateControl: each(a, 3), gate: a}
 }
@@ -158,8 +159,8 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestNeverTooSure judges every combination of answers, and asks of each
-// verdict that is no opening that it was earned.
+// TestNeverTooSure judges every combination of answers, and checks that each
+// verdict but an opening was earned.
 func TestNeverTooSure(t *testing.T) {
 	answers := []answer{ok, alg, sys, segv, hung, no(unix.EINVAL), no(unix.EPERM), no(unix.ENOSYS), no(unix.EAFNOSUPPORT), no(unix.EMFILE), at(stageSetup, unix.ENOSYS), at(stageSetup, unix.EINVAL)}
 	reals := [][]answer{nil}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
@@ -14,7 +15,7 @@ import (
 // Options say what to ask, and how.
 type Options struct {
 	Routes    []afalg.Route   // all if empty
-	Algorithm afalg.Algorithm // to bind on a socket obtained; hash:sha256 if zero
+	Algorithm afalg.Algorithm // to bind on an obtained socket; hash:sha256 if zero
 	Load      bool            // allow calls that may load kernel modules
 	Child     []string        // arguments that make this binary call Answer with those that follow
 	Timeout   time.Duration   // for one child; 20 s if zero
@@ -36,7 +37,7 @@ const (
 // byWorry lists the verdicts, the most worrying first.
 var byWorry = []Verdict{Open, Loadable, Undecided, Absent, Brokered, Closed, Unavailable}
 
-// Open tells whether a verdict counts as open: everything but a known denial.
+// Open reports whether a verdict counts as open: everything but a known denial.
 func (v Verdict) Open() bool {
 	switch v {
 	case Absent, Brokered, Closed, Unavailable:
@@ -45,7 +46,7 @@ func (v Verdict) Open() bool {
 	return true
 }
 
-// Filter says what the seccomp filters do with a call, as the gate tells.
+// Filter is what the seccomp filters do with a call, as the gate shows.
 type Filter string
 
 const (
@@ -54,18 +55,18 @@ const (
 	Uncertain Filter = "unknown"
 )
 
-// Report is what the kernel answered. Its JSON names are stable.
+// Report holds the kernel's answers. Its JSON names are stable.
 type Report struct {
 	Kernel  string  `json:"kernel"`  // release
 	Arch    string  `json:"arch"`    // GOARCH of the prober
 	Seccomp Seccomp `json:"seccomp"` // of this process
 	AFALG   AFALG   `json:"af_alg"`
 	Load    bool    `json:"load"` // whether modules might be loaded
-	Open    bool    `json:"open"` // whether any route counts as open
+	Open    bool    `json:"-"`    // whether any route counts as open
 	Routes  []Route `json:"routes"`
 }
 
-// AFALG is the kernel's AF_ALG as seen before anything was asked.
+// AFALG is the kernel's AF_ALG as seen before any question.
 type AFALG struct {
 	State kernel.State `json:"state"`
 	Why   string       `json:"why"`
@@ -84,24 +85,24 @@ type Call struct {
 	Outcome
 }
 
-// Outcome is a verdict and what it rests on.
+// Outcome is a verdict and its evidence.
 type Outcome struct {
 	Verdict Verdict `json:"verdict"`
-	// Errno is the symbolic error of the denial, or the signal (SIGSYS) that
-	// the filter killed with, or empty.
+	// Errno is the symbolic error of the denial, or the signal (SIGSYS) by
+	// which the filter killed, or empty.
 	Errno string `json:"errno"`
-	// Control is "ok", or how the positive control failed, or empty where
+	// Control is "ok", or the failure of the positive control, or empty where
 	// there is none.
 	Control string `json:"control"`
 	Filter  Filter `json:"filter"`
 	// Bind is empty without a socket, "ok", an errno, or "not asked" where
 	// asking might load a module.
 	Bind   string `json:"bind,omitempty"`
-	Detail string `json:"detail"` // what it means, for people
+	Detail string `json:"detail"` // the meaning, for people
 }
 
-// Run asks the kernel. The error tells that it could not ask at all; whatever
-// a policy answers is in the report.
+// Run asks the kernel. The error means that it could not ask at all; a policy's
+// answer is in the report.
 func Run(ctx context.Context, opt Options) (Report, error) {
 	opt = opt.withDefaults()
 	for _, r := range opt.Routes {
@@ -115,7 +116,7 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 	}
 	host := kernel.Running()
 	before := host.AFALG(release)
-	report := Report{Kernel: release, Arch: runtime.GOARCH, Seccomp: seccompOf("/proc/self/status"), AFALG: AFALG{before.State, before.Why}, Load: opt.Load}
+	report := Report{Kernel: release, Arch: runtime.GOARCH, Seccomp: seccompOf("/proc/self"), AFALG: AFALG{before.State, before.Why}, Load: opt.Load}
 	p := prober{opt: opt, host: host, release: release, real: opt.Load || !before.MayLoad()}
 	p.bind = opt.Load || before.State == kernel.Absent ||
 		host.HasModule("algif_"+string(opt.Algorithm.Type)) && host.HasAlgorithm(opt.Algorithm.Name)
@@ -143,7 +144,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// prober holds what one run knows.
+// prober is the state of one run.
 type prober struct {
 	opt        Options
 	host       kernel.Host
@@ -189,8 +190,8 @@ func outcome(c call, a asks, answers []answer, f facts) Outcome {
 	return judge(a.evidence(c, answers), f)
 }
 
-// worst returns the outcome of the most worrying call; a route without any is
-// not of this machine.
+// worst returns the outcome of the most worrying call. A route without calls
+// does not exist on this machine.
 func worst(calls []Call) Outcome {
 	if len(calls) == 0 {
 		return Outcome{Verdict: Unavailable, Filter: Uncertain, Detail: "this machine's ABIs have no such call"}
@@ -204,12 +205,12 @@ func worst(calls []Call) Outcome {
 	return worst.Outcome
 }
 
-// facts are read after the calls were made, which may have loaded the module.
+// facts are read after the calls, which may have loaded the module.
 func (p *prober) facts() facts {
 	return facts{
 		registered: p.host.AFALG(p.release).Registered(),
 		load:       p.opt.Load,
-		ioUring:    p.host.HasIOUring,
+		ioUring:    sync.OnceValue(p.host.HasIOUring), // each call of the route asks, and it may read all of kallsyms
 		algorithm:  p.opt.Algorithm.String(),
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The parts of include/uapi/linux/io_uring.h that one operation needs.
+// The parts of include/uapi/linux/io_uring.h for one operation.
 const (
 	opcodeSocket  = 45 // IORING_OP_SOCKET
 	setupSQPoll   = 1 << 1
@@ -47,9 +47,8 @@ const (
 	pollTimes = 300
 )
 
-// ringSocket makes a socket by IORING_OP_SOCKET, with the system calls of e.
-// Where it fails before the operation, the stage says so. The ring ends with
-// the child.
+// ringSocket makes a socket by IORING_OP_SOCKET, with the system calls of e. If
+// it fails before the operation, the stage says so.
 func (e entry) ringSocket(q ask) (fd int32, st stage, errno unix.Errno) {
 	poll := q.Op == opIOUringPoll
 	if poll {
@@ -63,6 +62,7 @@ func (e entry) ringSocket(q ask) (fd int32, st stage, errno unix.Errno) {
 	ring := int(int32(r))
 	defer unix.Close(ring)
 	sq, cq, sqes, err := mapRing(ring)
+	defer unmap(sq, cq, sqes)
 	if err != nil {
 		return 0, stageMap, err.(unix.Errno)
 	}
@@ -83,7 +83,7 @@ func (e entry) ringSocket(q ask) (fd int32, st stage, errno unix.Errno) {
 }
 
 // wake makes the ring's thread look at its queue, without io_uring_enter: a
-// second ring that shares the thread does. The thread starts with no patience
+// second ring that shares the thread does. The thread starts without patience
 // and may have gone to sleep before anything was queued.
 func (e entry) wake(ring int) {
 	e.put(pageArgs, paramFlags, setupSQPoll|setupAttachWQ)
@@ -94,17 +94,29 @@ func (e entry) wake(ring int) {
 	}
 }
 
-// mapRing maps the two rings and the submission entries, a page of each, which
-// is plenty for one entry. They stay mapped until the child ends.
+// mapRing maps the two rings and the submission entries, a page of each: that
+// is plenty for one entry.
 func mapRing(ring int) (sq, cq, sqes []byte, err error) {
-	var maps [3][]byte
-	for i, offset := range []int64{offsetSQ, offsetCQ, offsetSQEs} {
-		maps[i], err = unix.Mmap(ring, offset, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	for _, m := range []struct {
+		at     *[]byte
+		offset int64
+	}{{&sq, offsetSQ}, {&cq, offsetCQ}, {&sqes, offsetSQEs}} {
+		*m.at, err = unix.Mmap(ring, m.offset, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
 		if err != nil {
-			return nil, nil, nil, err
+			break
 		}
 	}
-	return maps[0], maps[1], maps[2], nil
+	return sq, cq, sqes, err
+}
+
+// unmap releases a ring: while it is mapped it does not end, and the kernel's
+// thread goes on looking at it.
+func unmap(maps ...[]byte) {
+	for _, m := range maps {
+		if m != nil {
+			unix.Munmap(m)
+		}
+	}
 }
 
 // queue writes the submission entry: IORING_OP_SOCKET has the family in fd,
@@ -117,8 +129,8 @@ func (q ask) queue(sqes []byte) {
 	binary.NativeEndian.PutUint32(sqe[sqeLen:], 0)
 }
 
-// reap waits for the completion and returns its result; it calls nudge now
-// and then while there is none.
+// reap waits for the completion and returns its result; it calls nudge now and
+// then meanwhile.
 func (e entry) reap(cq []byte, nudge func()) (int32, stage, unix.Errno) {
 	head, tail := word(cq, e.param(paramCQHead)), word(cq, e.param(paramCQTail))
 	for i := 0; atomic.LoadUint32(tail) == *head; i++ {

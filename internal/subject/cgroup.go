@@ -46,9 +46,12 @@ func (t *task) readUnit() (string, error) {
 	return t.unit, t.unitErr
 }
 
-// parseCgroup reads the unit out of /proc/TID/cgroup. Systemd keeps the unified
-// hierarchy, the one called systemd, or both alike. A task is at "/" in one that
-// nobody uses.
+// UnitOf reads the systemd unit out of the text of /proc/PID/cgroup.
+func UnitOf(cgroups string) (string, error) { return parseCgroup(cgroups) }
+
+// parseCgroup reads the unit out of /proc/TID/cgroup. Systemd maintains the
+// unified hierarchy, the one called systemd, or both alike. In a hierarchy that
+// nobody uses, a task is at "/".
 func parseCgroup(text string) (string, error) {
 	unified, named, err := systemdPaths(text)
 	switch {
@@ -76,7 +79,7 @@ func parseCgroup(text string) (string, error) {
 }
 
 // systemdPaths returns the paths of the lines "0::PATH" and
-// "N:name=systemd:PATH", each "" if there is none. A path has no newline in it:
+// "N:name=systemd:PATH", each "" if there is none. A path contains no newline:
 // the kernel refuses such a name.
 func systemdPaths(text string) (unified, named string, err error) {
 	if !strings.HasSuffix(text, "\n") {
@@ -98,15 +101,15 @@ func systemdPaths(text string) (unified, named string, err error) {
 	return unified, named, nil
 }
 
-// unitOf does as systemd's cg_path_get_unit: the first component that is no
-// slice is the unit. What comes below was made by the unit itself.
+// unitOf works as systemd's cg_path_get_unit: the first component that is no
+// slice is the unit. The unit itself made the components below.
 func unitOf(path string) (string, error) {
 	for component := range strings.SplitSeq(path, "/") {
-		name := strings.TrimPrefix(component, "_") // so escaped, where a name could be that of a file of the kernel
+		name := strings.TrimPrefix(component, "_") // escaped where a kernel file could have the name
 		switch {
 		case component == "":
-		case component == "..": // outside of the reader's cgroup namespace
-			return "", fmt.Errorf("cgroup %q is outside of what can be seen", path)
+		case component == "..": // outside the reader's cgroup namespace
+			return "", fmt.Errorf("cgroup %q is outside the visible hierarchy", path)
 		case strings.HasSuffix(name, ".slice") && !strings.Contains(name, "@") && validUnit(name):
 		case strings.HasSuffix(name, ".slice") || !validUnit(name):
 			return "", fmt.Errorf("no unit in cgroup %q", path)
@@ -124,7 +127,7 @@ const (
 	unitChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:-_.\\@"
 )
 
-// validUnit does as systemd's unit_name_is_valid, for names of one unit:
+// validUnit works as systemd's unit_name_is_valid, for names of one unit:
 // "a.service" and "a@b.service", not the template "a@.service".
 func validUnit(name string) bool {
 	dot := strings.LastIndexByte(name, '.')

@@ -36,8 +36,8 @@ func TestParseCgroup(t *testing.T) {
 		{"0::/a@b.slice/cron.service\n", "", `no unit in cgroup "/a@b.slice/cron.service"`},
 		{"0::/a b.service\n", "", `no unit in cgroup "/a b.service"`},
 		{"0::/é.service\n", "", `no unit in cgroup "/é.service"`},
-		{"0::/../cron.service\n", "", `cgroup "/../cron.service" is outside of what can be seen`},
-		{"0::/system.slice/..\n", "", `cgroup "/system.slice/.." is outside of what can be seen`},
+		{"0::/../cron.service\n", "", `cgroup "/../cron.service" is outside the visible hierarchy`},
+		{"0::/system.slice/..\n", "", `cgroup "/system.slice/.." is outside the visible hierarchy`},
 
 		{"9:name=systemd:/system.slice/cron.service\n1:cpu:/a.service\n", "cron.service", ""},
 		{"9:name=systemd:/system.slice/cron.service\n0::/\n", "cron.service", ""},
@@ -67,7 +67,8 @@ func TestParseCgroup(t *testing.T) {
 	}
 }
 
-// A unit of a real cgroup, in every hierarchy that systemd could keep.
+// TestUnit reads the unit of a real cgroup, in every hierarchy that systemd
+// could maintain.
 func TestUnit(t *testing.T) {
 	r := newReader(t, Options{Units: true})
 	c := start(t, command("wait", program))
@@ -99,17 +100,23 @@ func TestUnit(t *testing.T) {
 	}
 }
 
+// cgroupMounts lists the places where systemd's hierarchies are mounted as a
+// whole, each once: a prepared chroot shows them again.
 func cgroupMounts(t *testing.T) []string {
 	t.Helper()
-	f, err := os.Open("/proc/self/mounts")
+	f, err := os.Open("/proc/self/mountinfo")
 	must(t, err)
 	defer f.Close()
 	var dirs []string
+	seen := map[string]bool{}
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
-		named := fields[2] == "cgroup" && slices.Contains(strings.Split(fields[3], ","), "name=systemd")
-		if named || fields[2] == "cgroup2" {
-			dirs = append(dirs, fields[1])
+		mount, system, _ := strings.Cut(lines.Text(), " - ")
+		where, what := strings.Fields(mount), strings.Fields(system)
+		device, root, dir := where[2], where[3], where[4]
+		named := what[0] == "cgroup" && slices.Contains(strings.Split(what[2], ","), "name=systemd")
+		if (named || what[0] == "cgroup2") && root == "/" && !seen[device] {
+			seen[device] = true
+			dirs = append(dirs, dir)
 		}
 	}
 	if len(dirs) == 0 {

@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/proc"
+	"github.com/afalg-policy/afalg-policy/internal/testing/kerneltest"
 )
 
 var setpriv = []string{"setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"}
@@ -52,6 +55,9 @@ func TestCredentials(t *testing.T) {
 		{"root below root", []string{"unshare", "-Ur"}, 0, nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if slices.Contains(tt.wrap, "unshare") {
+				kerneltest.NeedUserNamespaces(t)
+			}
 			args := append(slices.Clone(tt.wrap), program)
 			c := start(t, command("wait", args[0], args[1:]...))
 			for range 2 {
@@ -70,25 +76,25 @@ func ownCapabilities(t *testing.T) uint64 {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/status")
 	must(t, err)
-	st, err := parseStatus(text)
+	st, err := proc.ParseStatus(text)
 	must(t, err)
-	return st.eff
+	return st.Effective
 }
 
 func TestPtraceSets(t *testing.T) {
 	const bit = 1 << unix.CAP_SYS_PTRACE
 	for _, tt := range []struct {
-		st   status
+		st   proc.Status
 		want string
 	}{
-		{status{}, ""},
-		{status{eff: ^uint64(bit), prm: ^uint64(bit), inh: ^uint64(bit), amb: ^uint64(bit), bnd: ^uint64(bit)}, ""},
-		{status{eff: bit}, "CapEff"},
-		{status{prm: bit}, "CapPrm"},
-		{status{inh: bit, noNewPrivs: true}, "CapInh"},
-		{status{amb: bit}, "CapAmb"},
-		{status{bnd: bit}, "CapBnd, without no_new_privs"},
-		{status{bnd: bit, noNewPrivs: true}, ""},
+		{proc.Status{}, ""},
+		{proc.Status{Effective: ^uint64(bit), Permitted: ^uint64(bit), Inheritable: ^uint64(bit), Ambient: ^uint64(bit), Bounding: ^uint64(bit)}, ""},
+		{proc.Status{Effective: bit}, "CapEff"},
+		{proc.Status{Permitted: bit}, "CapPrm"},
+		{proc.Status{Inheritable: bit, NoNewPrivs: true}, "CapInh"},
+		{proc.Status{Ambient: bit}, "CapAmb"},
+		{proc.Status{Bounding: bit}, "CapBnd, without no_new_privs"},
+		{proc.Status{Bounding: bit, NoNewPrivs: true}, ""},
 	} {
 		if got := ptraceSet(&tt.st); got != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.st, got, tt.want)
@@ -106,16 +112,17 @@ func TestCapabilityNames(t *testing.T) {
 	}
 }
 
-// A reader that is an ordinary user knows all of the same of its own processes,
-// dumpable or not, and little of others.
+// An ordinary user's reader knows as much of its own processes, dumpable or
+// not, and little of others.
 func TestOrdinaryReader(t *testing.T) {
+	kerneltest.NeedUserNamespaces(t)
 	path := installed(t)
 	own := start(t, as(command("wait", path), ordinary))
 	below := start(t, as(command("wait", "unshare", "-Urm", path), ordinary))
 	other := start(t, command("wait", path))
 	hidden := publicDir(t) + "/hidden"
 	must(t, copyFile(program, hidden))
-	must(t, os.Chmod(hidden, 0o711)) // not to be read, so not dumpable
+	must(t, os.Chmod(hidden, 0o711)) // unreadable, so not dumpable
 	unreadable := start(t, as(command("wait", hidden), ordinary))
 	tids := []string{fmt.Sprint(own.pid), fmt.Sprint(below.pid), fmt.Sprint(other.pid), fmt.Sprint(unreadable.pid)}
 	for _, kind := range []string{"plain", "hidden"} {
@@ -143,19 +150,20 @@ func TestOrdinaryReader(t *testing.T) {
 	}
 }
 
-// In a user namespace of its own a reader cannot tell users, and holds its own
-// relatives apart from those above.
+// In a user namespace of its own a reader cannot tell users, and distinguishes
+// the namespaces below it from those above.
 func TestReaderInOtherUserNamespace(t *testing.T) {
+	kerneltest.NeedUserNamespaces(t)
 	c := start(t, command("wait", program))
 	cmd := shellCommand("wait", `
 		for wrap in "" "unshare -Ur"; do
+			rm -f "$OUT"; mkfifo "$OUT" # one that is killed may hold the last one open still
 			$wrap "$SELF" <&3 >"$OUT" & pid=$!
-			while ! grep -q ready "$OUT"; do sleep 0.01; done
-			SUBJECT_HELPER=look "$SELF" hidden $pid
+			`+untilReady+`
+			TEST_CHILD_ROLE=look "$SELF" hidden $pid
 			kill $pid
-			: >"$OUT"
 		done
-		SUBJECT_HELPER=look "$SELF" hidden `+fmt.Sprint(c.pid), "unshare", "-Ur")
+		TEST_CHILD_ROLE=look "$SELF" hidden `+fmt.Sprint(c.pid), "unshare", "-Ur")
 	reader, writer, err := os.Pipe()
 	must(t, err)
 	defer writer.Close()
@@ -175,8 +183,9 @@ func TestReaderInOtherUserNamespace(t *testing.T) {
 	wantContained(t, s[2], "CAP_SYS_PTRACE in CapEff, and its user namespace: permission denied")
 }
 
-// A namespace that is beside the reader's is not below it.
+// A namespace beside the reader's is not below it.
 func TestBelow(t *testing.T) {
+	kerneltest.NeedUserNamespaces(t)
 	r := newReader(t, Options{})
 	inner := start(t, command("wait", "unshare", "-Ur", "unshare", "-Ur", program))
 	task, err := r.take(inner.pid)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settledReader takes every change for old enough.
-func settledReader(t testing.TB, o Options) *Reader {
+// settledReader treats every change as old enough.
+func settledReader(t testing.TB, o Options) *Share {
 	r := newReader(t, o)
 	r.digests.now = func() time.Time { return time.Now().Add(time.Minute) }
 	return r
@@ -64,7 +63,7 @@ func bytesRead(t *testing.T) int64 {
 	return n
 }
 
-// Within the tick of the kernel's clock a second change would not show.
+// A second change within the tick of the kernel's clock would not show.
 func TestYoungDigestIsNotKept(t *testing.T) {
 	r := newReader(t, Options{Digests: 2})
 	path := installed(t)
@@ -90,32 +89,37 @@ func TestYoungDigestIsNotKept(t *testing.T) {
 }
 
 // A store through a shared mapping changes a file like any other write. On
-// tmpfs it leaves the change time alone, so nothing may be kept there.
+// tmpfs it leaves the change time alone, so no digest may be kept there, nor on
+// an overlay that writes to one.
 func TestStoreThroughMapping(t *testing.T) {
+	const memory = "/dev/shm"
 	for _, tt := range []struct {
 		fs    string
-		dir   string
+		dir   func(t *testing.T) string
 		magic int64
 		stamp bool
 	}{
-		{"tmpfs", "/dev/shm", unix.TMPFS_MAGIC, false},
-		{"disk", filepath.Dir(program), 0, true},
+		{"tmpfs", func(t *testing.T) string { return tempDir(t, memory) }, unix.TMPFS_MAGIC, false},
+		{"disk", func(t *testing.T) string { return tempDir(t, filepath.Dir(program)) }, 0, true},
+		{"overlay in memory", func(t *testing.T) string { return overlay(t, memory) }, unix.OVERLAYFS_SUPER_MAGIC, false},
+		{"overlay on disk", func(t *testing.T) string { return overlay(t, filepath.Dir(program)) }, unix.OVERLAYFS_SUPER_MAGIC, true},
 	} {
 		t.Run(tt.fs, func(t *testing.T) {
+			r := settledReader(t, Options{Digests: 8})
+			dir := tt.dir(t)
 			var fs unix.Statfs_t
-			must(t, unix.Statfs(tt.dir, &fs))
+			must(t, unix.Statfs(dir, &fs))
 			if tt.magic != 0 && int64(fs.Type) != tt.magic {
-				t.Fatalf("%s has file system type %#x, want %#x", tt.dir, fs.Type, tt.magic)
+				t.Fatalf("%s has file system type %#x, want %#x", dir, fs.Type, tt.magic)
 			}
-			dir, err := os.MkdirTemp(tt.dir, "subject-")
-			must(t, err)
-			t.Cleanup(func() { os.RemoveAll(dir) })
 			path := filepath.Join(dir, "subject")
 			must(t, copyFile(program, path))
 			appendTo(t, path, "x")
-			r := settledReader(t, Options{Digests: 8})
 			c := start(t, command("wait", path))
 			wantDigest(t, r.Look(c.pid), sha(t, path), "")
+			if kept := len(r.digests.sums) > 0; kept != tt.stamp {
+				t.Errorf("the digest is kept: %v, want %v", kept, tt.stamp)
+			}
 			c.end()
 
 			if stamped := storeByte(t, path); stamped != tt.stamp {
@@ -127,8 +131,74 @@ func TestStoreThroughMapping(t *testing.T) {
 	}
 }
 
-// storeByte changes the last byte, after it read it, and tells whether the
-// change time changed.
+// A digest for the records is computed once, where a digest for a rule is
+// computed at each look.
+func TestRecordedDigest(t *testing.T) {
+	path := filepath.Join(tempDir(t, "/dev/shm"), "subject")
+	must(t, copyFile(program, path))
+	appendTo(t, path, "x")
+	c := start(t, command("wait", path))
+	for need, kept := range map[Need]int{ToRecord: 1, ToDecide: 0} {
+		sh := reader(t, Options{Digests: 8}).Share(func(string) Need { return need })
+		sh.digests.now = func() time.Time { return time.Now().Add(time.Minute) }
+		wantDigest(t, sh.Look(c.pid), sha(t, path), "")
+		if n := len(sh.digests.sums); n != kept {
+			t.Errorf("need %d: %d digests are kept, want %d", need, n, kept)
+		}
+	}
+}
+
+func needIf(decides bool) Need {
+	if decides {
+		return ToDecide
+	}
+	return NotNeeded
+}
+
+func tempDir(t *testing.T, parent string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(parent, "subject-")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// overlay mounts an overlay whose upper layer is in a directory, and the lower
+// one on the same file system.
+func overlay(t *testing.T, parent string) string {
+	t.Helper()
+	dir := tempDir(t, parent)
+	path := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"lower", "upper", "work", "merged"} {
+		must(t, os.Mkdir(path(name), 0o755))
+	}
+	must(t, unix.Mount("overlay", path("merged"), "overlay", 0,
+		fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", path("lower"), path("upper"), path("work"))))
+	t.Cleanup(func() { unix.Unmount(path("merged"), unix.MNT_DETACH) })
+	return path("merged")
+}
+
+// TestLayers shows that an overlay with unknown options is not trusted.
+func TestLayers(t *testing.T) {
+	disk := filepath.Dir(program)
+	for options, want := range map[string]bool{
+		"rw,lowerdir=/a,upperdir=" + disk + ",workdir=/w": true,
+		"ro,lowerdir=/a:/b":                           true,
+		"rw,lowerdir=/a,upperdir=/dev/shm,workdir=/w": false,
+		"rw,lowerdir=/a,upperdir=" + disk + "/none":   false,
+		"rw,lowerdir=/a,upperdir=diff,workdir=work":   false,
+		`rw,lowerdir=/a,upperdir=` + disk + `\054x`:   false,
+		"rw": false,
+		"":   false,
+	} {
+		if got := stampsLayer(options); got != want {
+			t.Errorf("%q: %v, want %v", options, got, want)
+		}
+	}
+}
+
+// storeByte reads the last byte, changes it, and reports whether the change
+// time changed.
 func storeByte(t *testing.T, path string) bool {
 	t.Helper()
 	time.Sleep(20 * time.Millisecond) // a tick
@@ -154,18 +224,19 @@ func TestNoDigest(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		options Options
+		need    func(string) Need
 		sum     string
 		why     string
 	}{
-		{"none asked for", Options{}, "", ""},
-		{"not wanted", Options{Digests: 1, Wanted: func(b string) bool { return b != path }}, "", ""},
-		{"wanted", Options{Digests: 1, Wanted: func(b string) bool { return b == path }}, sha(t, path), ""},
-		{"just small enough", Options{Digests: 1, MaxDigest: info.Size()}, sha(t, path), ""},
-		{"too large", Options{Digests: 1, MaxDigest: info.Size() - 1}, "",
+		{"none asked for", Options{}, nil, "", ""},
+		{"not wanted", Options{Digests: 1}, func(b string) Need { return needIf(b != path) }, "", ""},
+		{"wanted", Options{Digests: 1}, func(b string) Need { return needIf(b == path) }, sha(t, path), ""},
+		{"just small enough", Options{Digests: 1, MaxDigest: info.Size()}, nil, sha(t, path), ""},
+		{"too large", Options{Digests: 1, MaxDigest: info.Size() - 1}, nil, "",
 			fmt.Sprintf("%d bytes, more than the %d that are hashed", info.Size(), info.Size()-1)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			wantDigest(t, newReader(t, tt.options).Look(c.pid), tt.sum, tt.why)
+			wantDigest(t, reader(t, tt.options).Share(tt.need).Look(c.pid), tt.sum, tt.why)
 		})
 	}
 }
@@ -186,27 +257,27 @@ func TestChangeWhileReading(t *testing.T) {
 	}
 	for _, size := range []uint64{is.size - 1, is.size + 1, 0} {
 		must(t, seekStart(f))
-		if sum, err := sumOf(fd, size); err != errChanged {
+		if sum, err := testDigests().sumOf(fd, size); err != errChanged {
 			t.Errorf("a file of %d bytes that should have %d: %q, %v", is.size, size, sum, err)
 		}
 	}
 }
 
-// A change that leaves the size alone shows after the last read only.
+// A change that keeps the size shows only after the last read.
 func TestChangeAfterTheFirstRead(t *testing.T) {
-	d := newDigests(1, 1<<30)
+	d := testDigests()
 	path := filepath.Join(publicDir(t), "exe") // opened as /proc/TID/exe is
 	must(t, os.WriteFile(path, nil, 0o600))
-	must(t, os.Truncate(path, 256<<20)) // 100 ms at the least
-	dir, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_CLOEXEC, 0)
+	must(t, os.Truncate(path, 256<<20)) // 100 ms at least
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	must(t, err)
-	defer unix.Close(dir)
-	v, err := statAt(dir, "exe", 0)
+	defer unix.Close(fd)
+	v, err := stat(fd)
 	must(t, err)
 	before := bytesRead(t)
 	result := make(chan error)
 	go func() {
-		_, err := d.hash(dir, v.version)
+		_, err := d.hash(fd, v.version)
 		result <- err
 	}()
 	waitFor(t, func() bool { return bytesRead(t)-before > 1<<20 })
@@ -214,6 +285,11 @@ func TestChangeAfterTheFirstRead(t *testing.T) {
 	if err := <-result; err != errChanged {
 		t.Errorf("%v, want %v", err, errChanged)
 	}
+}
+
+func testDigests() *digests {
+	p := newPace()
+	return newDigests(1, 1<<30, &p)
 }
 
 func seekStart(f *os.File) error {
@@ -230,9 +306,7 @@ func TestHashedOnce(t *testing.T) {
 	sum := sha(t, path)
 	c := start(t, command("threads", path, "8"))
 
-	for range hashers {
-		r.digests.slots <- struct{}{}
-	}
+	r.digests.slot <- struct{}{}
 	before := bytesRead(t)
 	var group sync.WaitGroup
 	for _, tid := range c.tids {
@@ -247,9 +321,7 @@ func TestHashedOnce(t *testing.T) {
 		defer r.digests.mu.Unlock()
 		return len(r.digests.running) == 1
 	})
-	for range hashers {
-		<-r.digests.slots
-	}
+	<-r.digests.slot
 	group.Wait()
 	if read := bytesRead(t) - before; read > info.Size()*3/2 {
 		t.Errorf("read %d bytes for a file of %d", read, info.Size())
@@ -259,14 +331,12 @@ func TestHashedOnce(t *testing.T) {
 	}
 }
 
-// One that waits for the digest of a task that goes away reads it from its own.
+// A task may end while it waits for its turn: its executable is open.
 func TestHashOfTaskThatEnds(t *testing.T) {
 	r := settledReader(t, Options{Digests: 2})
 	path := installed(t)
 	first, second := start(t, command("wait", path)), start(t, command("wait", path))
-	for range hashers {
-		r.digests.slots <- struct{}{}
-	}
+	r.digests.slot <- struct{}{}
 	looks := make(chan Subject, 2)
 	go func() { looks <- r.Look(first.pid) }()
 	waitFor(t, func() bool {
@@ -274,19 +344,84 @@ func TestHashOfTaskThatEnds(t *testing.T) {
 		defer r.digests.mu.Unlock()
 		return len(r.digests.running) == 1
 	})
-	first.end()
 	go func() { looks <- r.Look(second.pid) }()
 	time.Sleep(20 * time.Millisecond)
-	for range hashers {
-		<-r.digests.slots
-	}
+	first.end()
+	<-r.digests.slot
 	for range 2 {
-		s := <-looks
-		switch {
-		case s.TID == second.pid:
-			wantDigest(t, s, sha(t, path), "")
-		case s.SHA256 != "" || !strings.HasPrefix(s.Why(Digest), "open exe: no such "):
-			t.Errorf("of a task that is gone: %q, because %q", s.SHA256, s.Why(Digest))
-		}
+		wantDigest(t, <-looks, sha(t, path), "")
+	}
+}
+
+// A look does not wait for ever, and leaves no waiter behind.
+func TestNotHashedInTime(t *testing.T) {
+	r := settledReader(t, Options{Digests: 2})
+	r.digests.patience = 20 * time.Millisecond
+	c := start(t, command("wait", program))
+	r.digests.slot <- struct{}{}
+	before := descriptors(t)
+	for range 3 {
+		wantDigest(t, r.Look(c.pid), "", errSlow.Error())
+	}
+	if open := descriptors(t) - before; open != 2 { // of the handle on the task
+		t.Errorf("%d descriptors more, want 2", open)
+	}
+	<-r.digests.slot
+	r.digests.patience = time.Minute
+	wantDigest(t, r.Look(c.pid), sha(t, program), "")
+}
+
+// A glance hashes nothing, and says so.
+func TestGlance(t *testing.T) {
+	r := settledReader(t, Options{Digests: 2})
+	path := installed(t)
+	c := start(t, command("wait", path))
+	s := r.Glance(c.pid)
+	wantDigest(t, s, "", errPending.Error())
+	if !s.Pending {
+		t.Error("not pending")
+	}
+	r.Look(c.pid)
+	s = r.Glance(c.pid)
+	wantDigest(t, s, sha(t, path), "")
+	if s.Pending {
+		t.Error("pending, and known")
+	}
+}
+
+// The looks of one share cost another neither its digests, nor its handles, nor
+// its turn.
+func TestShares(t *testing.T) {
+	all := reader(t, Options{Digests: 2})
+	later := func() time.Time { return time.Now().Add(time.Minute) }
+	mine, other := all.Share(nil), all.Share(nil)
+	mine.digests.now, other.digests.now = later, later
+	path := installed(t)
+	sum := sha(t, path)
+	c := start(t, command("wait", path))
+	wantDigest(t, mine.Look(c.pid), sum, "")
+
+	many := start(t, command("threads", program, fmt.Sprint(maxTasks+20)))
+	for _, tid := range many.tids {
+		other.Look(tid)
+	}
+	flood := installed(t)
+	for _, text := range []string{"a", "b", "c"} {
+		appendTo(t, flood, text)
+		c := start(t, command("wait", flood))
+		wantDigest(t, other.Look(c.pid), sha(t, flood), "")
+		c.end()
+	}
+	if mine.kept != 1 || other.kept != maxTasks-1 || len(all.tasks) != maxTasks {
+		t.Errorf("%d and %d handles, and %d in all", mine.kept, other.kept, len(all.tasks))
+	}
+	other.digests.slot <- struct{}{} // it is hashing, and does not end
+	wantDigest(t, mine.Glance(c.pid), sum, "")
+	again := installed(t)
+	wantDigest(t, mine.Look(start(t, command("wait", again)).pid), sha(t, again), "")
+
+	other.Close()
+	if other.kept != 0 || len(all.tasks) != mine.kept {
+		t.Errorf("closed, and %d handles of %d", other.kept, len(all.tasks))
 	}
 }

@@ -3,32 +3,35 @@ package subject
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// file is what is known of an executable from one statx.
+// file is the result of one statx of an executable.
 type file struct {
 	version
 	mount uint64
 	links uint32
 }
 
-// executable fills in the executable and its digest. vouched tells that the
+// executable fills in the executable and its digest. vouched means that the
 // thread is in the reader's user namespace: in one of its own it may set
-// /proc/TID/exe to what it likes (PR_SET_MM_MAP).
+// /proc/TID/exe as it likes (PR_SET_MM_MAP).
 //
-// But for Options.Recent, nothing is carried over from an earlier look but the
-// text of strings. The link is of this moment, since an execve or a rename changes it; that it leads
-// back to the file is of this moment too, since a mount over the path shows
-// nowhere else.
-func (r *Reader) executable(s *Subject, t *task, vouched bool) {
+// Except for Options.Recent, only the text of strings is carried over from an
+// earlier look. The link is read anew, since an execve or a rename changes it.
+// Whether it leads back to the file is checked anew too, since a mount over the
+// path shows nowhere else.
+//
+// With hash the digest is computed, otherwise only looked up.
+func (sh *Share) executable(s *Subject, t *task, vouched, hash bool) {
 	f, fs, err := t.executable()
 	t.exe = f
 	if err != nil {
 		s.unknown(Binary, "%v", err)
-		r.withoutDigest(s, err)
+		sh.withoutDigest(s, err)
 		return
 	}
 	s.Shown, s.Device, s.Inode = t.link, f.dev, f.ino
@@ -40,18 +43,19 @@ func (r *Reader) executable(s *Subject, t *task, vouched bool) {
 	}
 	if err != nil {
 		s.unknown(Binary, "%v", err)
-		r.withoutDigest(s, err)
+		sh.withoutDigest(s, err)
 		return
 	}
-	if claimed, err := r.verify(t, f); err != nil {
+	if claimed, err := sh.verify(t, f); err != nil {
 		s.unknown(Binary, "%v", err)
 	} else {
 		s.Binary, s.Claimed = t.link, claimed || !vouched
 	}
-	r.digest(s, t, f.version, fs)
+	sh.digest(s, t, f.version, sh.stamps(fs, f.dev), hash)
 }
 
-// errFuse: a file of a user's program may read differently at each read.
+// errFuse is an error because a file of a user's program may read differently
+// at each read.
 var errFuse = errors.New("on a FUSE file system")
 
 func (r *Reader) withoutDigest(s *Subject, err error) {
@@ -60,23 +64,42 @@ func (r *Reader) withoutDigest(s *Subject, err error) {
 	}
 }
 
-func (r *Reader) digest(s *Subject, t *task, v version, fs int64) {
-	if r.options.Digests == 0 || r.options.Wanted != nil && !r.options.Wanted(s.Binary) {
+func (sh *Share) digest(s *Subject, t *task, v version, stamps, hash bool) {
+	need := sh.need(s.Binary)
+	if sh.options.Digests == 0 || need == NotNeeded {
 		return
 	}
-	sum, err := r.digests.of(t.dir, v, fs)
+	stamps = stamps || need == ToRecord
+	sum, err := sh.digests.known(v, stamps), error(nil)
+	switch {
+	case sum == "" && hash:
+		sum, err = sh.digests.of(t.dir, v, stamps)
+	case sum == "":
+		s.Pending, err = true, errPending
+	}
 	if err != nil {
 		s.unknown(Digest, "%v", err)
 		return
 	}
 	s.SHA256 = sum
-	if !r.digests.telling(v, fs) {
-		t.exe = file{} // that the file looks the same does not make it recent
+	if !sh.digests.telling(v, stamps) {
+		t.exe = file{} // a file that looks the same is not therefore recent
 	}
 }
 
-// executable reads what /proc/TID/exe is, the text of the link into t.link, and
-// the type of its file system.
+// stamps reports whether every change of a file shows on a file system of that
+// type and device number.
+func (r *Reader) stamps(fs int64, dev uint64) bool {
+	if fs == unix.OVERLAYFS_SUPER_MAGIC {
+		return r.overlays.stamp(dev)
+	}
+	return slices.Contains(stamping, fs)
+}
+
+var errPending = errors.New("not computed yet")
+
+// executable returns the file behind /proc/TID/exe and the type of its file
+// system. It puts the text of the link into t.link.
 func (t *task) executable() (file, int64, error) {
 	link, err := readLink(t.dir, "exe", t.buf)
 	if err != nil {
@@ -101,16 +124,16 @@ func (t *task) executable() (file, int64, error) {
 	return f, int64(fs.Type), nil
 }
 
-// verify tells whether the link of the executable is a name of it, and whether
-// in another mount namespace than the reader's.
+// verify checks that the link of the executable is a name of it. claimed means
+// that it is one in another mount namespace than the reader's.
 //
-// The kernel makes the link by walking up from the file, and stops at the
-// reader's root or, failing that, at the root of the mount namespace that the
-// file is in: for a thread of the reader's mount namespace the link is a path
+// The kernel makes the link by walking up from the file. It stops at the
+// reader's root or, failing that, at the root of the file's mount namespace.
+// For a thread of the reader's mount namespace the link is therefore a path
 // from the reader's root, whatever chroot the thread is in. There the mount
-// must be the same too: that rules out a file of another namespace that this
-// one has a namesake of, and a mount over the path. The text alone tells
-// nothing, as a name may end in " (deleted)".
+// must be the same too. That excludes a mount over the path, and a file of
+// another namespace with a namesake in this one. The text alone proves nothing,
+// as a name may end in " (deleted)".
 func (r *Reader) verify(t *task, f file) (claimed bool, err error) {
 	if f.links == 0 {
 		return false, errors.New("the file has been deleted")
@@ -156,8 +179,8 @@ func (t *task) fromItsRoot() (file, error) {
 	return walk(fd, t.link)
 }
 
-// walk follows no symbolic link: the kernel writes none into the link of exe, so
-// that one in the path was put there later. An absolute path starts at dir,
+// walk follows no symbolic link: the kernel writes none into the link of exe,
+// so a link in the path was put there later. An absolute path starts at dir,
 // unless that is AT_FDCWD.
 func walk(dir int, path string) (file, error) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/testing/kerneltest"
 )
 
 func sha(t testing.TB, path string) string {
@@ -20,8 +22,8 @@ func sha(t testing.TB, path string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// wantBinary compares what is established of an executable; why is the reason
-// where the path is not.
+// wantBinary compares the established facts of an executable; why is the reason
+// where the path is not established.
 func wantBinary(t *testing.T, s Subject, binary string, claimed bool, why string) {
 	t.Helper()
 	if s.Binary != binary || s.Claimed != claimed || s.Why(Binary) != why {
@@ -57,7 +59,8 @@ func TestExecutable(t *testing.T) {
 	}
 }
 
-// What an ordinary user can do to the name of a running program.
+// TestNames does everything that an ordinary user can do to the name of a
+// running program.
 func TestNames(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -102,13 +105,13 @@ func TestNames(t *testing.T) {
 			for range 2 {
 				s := r.Look(c.pid)
 				wantBinary(t, s, want, false, strings.ReplaceAll(tt.why, "DIR", dir))
-				wantDigest(t, s, sum, "") // of what was executed, in any case
+				wantDigest(t, s, sum, "") // of the executed file, in any case
 			}
 		})
 	}
 }
 
-// How a program may be started.
+// TestStarts starts a program in every way.
 func TestStarts(t *testing.T) {
 	r := newReader(t, Options{Digests: 8})
 	path := installed(t)
@@ -118,7 +121,7 @@ func TestStarts(t *testing.T) {
 	loader, err := filepath.EvalSymlinks("/lib64/ld-linux-x86-64.so.2")
 	must(t, err)
 
-	for name, c := range map[string]*child{
+	for name, c := range map[string]*started{
 		"link":    start(t, command("wait", dir+"/link")),
 		"script":  start(t, command("wait", dir+"/script")),
 		"fexecve": start(t, command("fexecve", program, path)),
@@ -141,8 +144,10 @@ func TestStarts(t *testing.T) {
 	})
 }
 
-// The kernel starts an interpreter for a format, and exe is the interpreter.
+// For a binary format the kernel starts an interpreter, and exe is the
+// interpreter.
 func TestBinfmt(t *testing.T) {
+	kerneltest.NeedOwnRoot(t)
 	path := installed(t)
 	dir := filepath.Dir(path)
 	must(t, os.WriteFile(dir+"/foreign", []byte("AFALG-POLICY-TEST"), 0o755))
@@ -158,7 +163,7 @@ func TestBinfmt(t *testing.T) {
 	wantBinary(t, newReader(t, Options{}).Look(c.tid()), path, true, "")
 }
 
-// In the reader's mount namespace, the path must lead to the very mount.
+// In the reader's mount namespace, the path must lead to the very same mount.
 func TestMounts(t *testing.T) {
 	for _, tt := range []struct{ name, script, why string }{
 		{"untouched", "", ""},
@@ -179,13 +184,14 @@ func TestMounts(t *testing.T) {
 	}
 }
 
-// A mount namespace of its own, as a container has one: the path is a claim,
+// In a mount namespace of its own, such as a container's, the path is a claim;
 // the digest is not.
 func TestOtherMountNamespace(t *testing.T) {
+	kerneltest.NeedOwnRoot(t)
 	r := newReader(t, Options{Digests: 8})
 	path := installed(t)
 	var fake string
-	run := func(t *testing.T, script string, wrap ...string) (*child, Subject) {
+	run := func(t *testing.T, script string, wrap ...string) (*started, Subject) {
 		t.Helper()
 		fake = installed(t)
 		f, err := os.OpenFile(fake, os.O_APPEND|os.O_WRONLY, 0)
@@ -235,7 +241,7 @@ func TestOtherMountNamespace(t *testing.T) {
 		other, _ := run(t, `exec "$P"`, "unshare", "-m")
 		c := start(t, command("setns", path, fmt.Sprintf("/proc/%d/ns/mnt", other.pid)))
 		wantBinary(t, r.Look(c.tid()), path, true, "")
-		wantBinary(t, r.Look(c.pid), path, false, "") // the other threads are where they were
+		wantBinary(t, r.Look(c.pid), path, false, "") // the other threads did not move
 	})
 	t.Run("left after the start", func(t *testing.T) {
 		cmd := shellCommand("setns", `mount --bind "$FAKE" "$P"; exec "$P" "/proc/$READER/ns/mnt"`, "unshare", "-m")
@@ -247,6 +253,7 @@ func TestOtherMountNamespace(t *testing.T) {
 // In a chroot of the reader's mount namespace the path is as the reader sees
 // it; in a user namespace of its own a process may have set its exe.
 func TestChroot(t *testing.T) {
+	kerneltest.NeedOwnRoot(t)
 	path := installed(t)
 	root := "ROOT=" + filepath.Dir(path)
 	wantBinary(t, beside(t, path, withLibraries, `chroot "$ROOT" /subject`, "", root), path, false, "")
@@ -291,7 +298,7 @@ func TestTraced(t *testing.T) {
 	wantBinary(t, r.Look(c.pid), program, false, "")
 }
 
-// The number stays, the program does not.
+// An execve between two looks keeps the number and changes the program.
 func TestExecBetweenLooks(t *testing.T) {
 	r := newReader(t, Options{Digests: 8})
 	path := installed(t)

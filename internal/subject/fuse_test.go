@@ -46,7 +46,7 @@ func serveFuse(args []string) error {
 	return <-ended
 }
 
-// fuse is the least of include/uapi/linux/fuse.h that execve needs.
+// fuse is the part of include/uapi/linux/fuse.h that execve needs.
 type fuse struct {
 	dev  int
 	data []byte

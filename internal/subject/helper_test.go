@@ -17,29 +17,16 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/testing/child"
 )
 
-// The test binary is every program that these tests start: with the variable
-// set it is one of helpers. It lies where any user can reach it.
-const helperVar = "SUBJECT_HELPER"
-
+// The test binary is every program that these tests start, each a role of it. It
+// lies where any user can reach it.
 var program string
 
-func init() {
-	if os.Getenv(helperVar) != "" {
-		runtime.LockOSThread() // so that no other goroutine gets the main thread
-	}
-}
-
 func TestMain(m *testing.M) {
-	if name := os.Getenv(helperVar); name != "" {
-		if err := helpers[name](os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, name+":", err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(inPublic(m.Run))
+	child.Main(func() int { return inPublic(m.Run) }, helpers)
 }
 
 func inPublic(run func() int) int {
@@ -81,7 +68,7 @@ var helpers = map[string]func(args []string) error{
 	"serve":   serveFuse,
 }
 
-// wait tells the thread that is to be looked at, and stays until stdin ends.
+// wait prints the threads to look at, and stays until stdin ends.
 func wait(tids ...int) error {
 	line := "ready"
 	for _, tid := range tids {
@@ -92,7 +79,7 @@ func wait(tids ...int) error {
 	return err
 }
 
-// onThread does something on a thread that is not the main one.
+// onThread runs do on another thread than the main one.
 func onThread(do func(args []string) error) func(args []string) error {
 	return func(args []string) error {
 		failed := make(chan error)
@@ -143,7 +130,7 @@ func then(args []string) error {
 	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
 		return err
 	}
-	return unix.Exec(args[0], args, helperEnv("wait"))
+	return unix.Exec(args[0], args, child.Env("wait"))
 }
 
 func memfd([]string) error {
@@ -170,7 +157,7 @@ func fexecve(args []string) error {
 }
 
 func execFD(fd int) error {
-	return unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), []string{"x"}, helperEnv("wait"))
+	return unix.Exec(fmt.Sprintf("/proc/self/fd/%d", fd), []string{"x"}, child.Env("wait"))
 }
 
 func trace(args []string) error {
@@ -185,19 +172,20 @@ func rename(args []string) error {
 	return os.WriteFile(fmt.Sprintf("/proc/self/task/%d/comm", unix.Gettid()), []byte(args[0]), 0)
 }
 
-// look is a reader in another process: its first argument says whether it is
-// dumpable, the others are threads to look at, each twice.
+// look is a reader in another process. Its first argument says whether it is
+// dumpable; the others are threads to look at, each twice.
 func look(args []string) error {
 	if args[0] == "hidden" {
 		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 			return err
 		}
 	}
-	r, err := NewReader(Options{Digests: 8, Units: true})
+	whole, err := NewReader(Options{Digests: 8, Units: true})
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer whole.Close()
+	r := whole.Share(nil)
 	for _, arg := range args[1:] {
 		tid, err := strconv.Atoi(arg)
 		if err != nil {
@@ -213,29 +201,24 @@ func look(args []string) error {
 	return nil
 }
 
-// child is a running helper.
-type child struct {
+// started is a running helper.
+type started struct {
 	pid   int
 	tids  []int
 	stdin io.WriteCloser
 	end   func() // lets it end, and waits for it
 }
 
-func (c *child) tid() int { return c.tids[0] }
-
-// helperEnv: a program built with -race otherwise sleeps for a second at its end.
-func helperEnv(helper string) []string {
-	return []string{helperVar + "=" + helper, "GORACE=atexit_sleep_ms=0"}
-}
+func (c *started) tid() int { return c.tids[0] }
 
 func command(helper, path string, args ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
-	cmd.Env = append(helperEnv(helper), "PATH="+os.Getenv("PATH"))
+	cmd.Env = append(child.Env(helper), "PATH="+os.Getenv("PATH"))
 	cmd.Dir = "/"
 	return cmd
 }
 
-func start(t testing.TB, cmd *exec.Cmd) *child {
+func start(t testing.TB, cmd *exec.Cmd) *started {
 	t.Helper()
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -262,7 +245,7 @@ func start(t testing.TB, cmd *exec.Cmd) *child {
 		}
 	}
 	t.Cleanup(end)
-	c := &child{pid: cmd.Process.Pid, stdin: stdin, end: end, tids: readReady(bufio.NewReader(stdout))}
+	c := &started{pid: cmd.Process.Pid, stdin: stdin, end: end, tids: readReady(bufio.NewReader(stdout))}
 	if c.tids == nil {
 		end()
 		t.Fatalf("%v: did not get ready\n%s", cmd, stderr.String())
@@ -296,6 +279,10 @@ func shellCommand(helper, script string, wrap ...string) *exec.Cmd {
 	return cmd
 }
 
+// untilReady is a script that waits for a helper whose output is the pipe $OUT,
+// and fails when that ends first.
+const untilReady = `read -r ready <"$OUT" || { echo "$pid did not get ready" >&2; exit 1; }`
+
 // looked runs a reader in another process.
 func looked(t *testing.T, cmd *exec.Cmd) []Subject {
 	t.Helper()
@@ -317,16 +304,17 @@ func looked(t *testing.T, cmd *exec.Cmd) []Subject {
 	return subjects
 }
 
-// beside looks at the program path from the mount namespace that it is in: a
-// private one, that before prepares, in which wrap starts the program, and that
-// after changes then.
+// beside looks at the program path in a private mount namespace. before
+// prepares the namespace, wrap starts the program there, and after changes the
+// namespace then.
 func beside(t *testing.T, path, before, wrap, after string, env ...string) Subject {
 	t.Helper()
 	cmd := shellCommand("wait", before+`
+		mkfifo "$OUT"
 		`+wrap+` <&3 >"$OUT" & pid=$!
-		while ! grep -q ready "$OUT"; do sleep 0.01; done
+		`+untilReady+`
 		`+after+`
-		SUBJECT_HELPER=look "$SELF" plain $pid; kill $pid`, "unshare", "-m")
+		TEST_CHILD_ROLE=look "$SELF" plain $pid; kill $pid`, "unshare", "-m")
 	reader, writer, err := os.Pipe()
 	must(t, err)
 	defer reader.Close()
@@ -337,7 +325,12 @@ func beside(t *testing.T, path, before, wrap, after string, env ...string) Subje
 	return looked(t, cmd)[0]
 }
 
-func newReader(t testing.TB, o Options) *Reader {
+func newReader(t testing.TB, o Options) *Share {
+	t.Helper()
+	return reader(t, o).Share(nil)
+}
+
+func reader(t testing.TB, o Options) *Reader {
 	t.Helper()
 	r, err := NewReader(o)
 	if err != nil {

@@ -8,18 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespace is the number of a namespace. It is used again once the namespace
-// is gone; the reader's own are not.
+// namespace is the number of a namespace. The kernel reuses it once the
+// namespace is gone; the reader's own are not.
 type namespace uint64
 
-// The namespaces that the kernel starts with (include/linux/proc_ns.h). Those
-// made later have numbers from 0xF0000000 on.
+// The initial namespaces have these numbers (include/linux/proc_ns.h). Later
+// ones have numbers from 0xF0000000 on.
 const (
 	initialUser   namespace = 0xEFFFFFFD
 	initialCgroup namespace = 0xEFFFFFFB
 )
 
-// self is what of the reader itself decides what its readings mean.
+// self holds the facts about the reader that its readings depend on.
 type self struct {
 	users, mounts namespace
 	cgroups       namespace // 0 if the kernel has none
@@ -40,9 +40,9 @@ func readSelf(proc int) (self, error) {
 	return s, nil
 }
 
-// namespaceAt reads a link such as "ns/user", which reads "user:[4026531837]".
-// To stat what it leads to would take the kernel three times as long: it makes
-// the inode for that.
+// namespaceAt reads a link such as "ns/user", with the text
+// "user:[4026531837]". A stat of its target would take the kernel three times
+// as long: it makes the inode for that.
 func namespaceAt(dir int, path string, buf []byte) (namespace, error) {
 	link, err := readLink(dir, path, buf)
 	if err != nil {
@@ -63,7 +63,7 @@ const (
 	nsGetParent = 0xb702 // NS_GET_PARENT; on mips, ppc64 and sparc another number: ENOTTY, so nothing is below
 )
 
-// below tells whether the thread's user namespace is below the one given.
+// below reports whether the thread's user namespace is below the one given.
 func (t *task) below(above namespace) bool {
 	fd, err := openAt(t.dir, "ns/user", unix.O_RDONLY)
 	if err != nil {
@@ -78,7 +78,8 @@ func (t *task) below(above namespace) bool {
 			unix.Close(fd)
 			return depth > 0
 		}
-		// EPERM where the parent is neither the reader's namespace nor below it.
+		// EPERM where the parent is neither the reader's namespace nor below
+		// it.
 		parent, err := unix.IoctlRetInt(fd, nsGetParent)
 		if err != nil {
 			break

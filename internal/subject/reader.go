@@ -3,25 +3,24 @@ package subject
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/proc"
 )
 
-// Options tells what a Reader reads.
+// Options configure a Reader.
 type Options struct {
-	Digests   int   // how many digests are kept; 0: none is computed
+	Digests   int   // kept for each share; 0: none is computed
 	MaxDigest int64 // bytes; a larger executable has no digest. 0: 256 MiB
-	// Wanted tells whether the digest of an executable matters, so that nobody
-	// can make the reader hash what no rule asks for. binary is "" if it is not
-	// established. nil: every digest matters.
-	Wanted func(binary string) bool
-	Units  bool // whether units are read; see SetUnits
-	// Recent is for how long Look returns what it found last, as long as the
-	// thread runs the same executable. 0: not at all.
+	Units     bool  // whether units are read; see SetUnits
+	// Recent is for how long Glance returns the last findings while the thread
+	// runs the same executable. 0: not at all.
 	Recent time.Duration
 }
 
@@ -30,19 +29,68 @@ const (
 	maxTasks         = 256 // handles of tasks kept open, of three descriptors each
 )
 
-// Reader tells who threads are. It is safe for concurrent use.
+// Reader is the common part of the shares of one process. It is safe for
+// concurrent use, as they are.
 type Reader struct {
-	options Options
-	proc    int // descriptor of /proc
-	self    self
-	digests *digests
-	units   atomic.Bool
+	options  Options
+	proc     int // descriptor of /proc
+	self     self
+	pace     pace
+	overlays *overlays
+	units    atomic.Bool
 
 	open   sync.RWMutex // read-locked by every look
 	closed bool
 
 	mu    sync.Mutex
-	tasks []*task // not in use, the one used last at the end
+	tasks []*task // not in use, the most recently used at the end
+}
+
+// Share identifies the threads of one workload. Its results and its work take
+// nothing away from other shares.
+type Share struct {
+	*Reader
+	need    func(binary string) Need
+	digests *digests
+	kept    int // the number of the reader's tasks that belong to this share
+}
+
+// Need is the purpose of a digest.
+type Need int
+
+const (
+	// NotNeeded digests are not computed.
+	NotNeeded Need = iota
+	// ToRecord is for a reader of the records. Where a change of the file may
+	// not show, an earlier digest is good enough, since hashing at each look
+	// delays the caller.
+	ToRecord
+	// ToDecide is for a rule that asks for the digest.
+	ToDecide
+)
+
+// Share makes a share. need says what the digest of an executable is needed
+// for, so that nobody can make the reader hash a file that no rule asks for;
+// binary is "" if it is not established. With nil, every digest is needed to
+// decide.
+func (r *Reader) Share(need func(binary string) Need) *Share {
+	if need == nil {
+		need = func(string) Need { return ToDecide }
+	}
+	return &Share{Reader: r, need: need, digests: newDigests(r.options.Digests, r.options.MaxDigest, &r.pace)}
+}
+
+// Close closes the descriptors kept for a share, which may be used again.
+func (sh *Share) Close() {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.tasks = slices.DeleteFunc(sh.tasks, func(t *task) bool {
+		if t.share == sh {
+			t.close()
+		}
+		return t.share == sh
+	})
+	sh.kept = 0
 }
 
 // NewReader fails unless /proc is the procfs of the reader's own PID namespace:
@@ -63,12 +111,17 @@ func NewReader(o Options) (*Reader, error) {
 		unix.Close(proc)
 		return nil, err
 	}
-	r := &Reader{options: o, proc: proc, self: self, digests: newDigests(o.Digests, o.MaxDigest)}
+	overlays, err := openOverlays(proc)
+	if err != nil {
+		unix.Close(proc)
+		return nil, err
+	}
+	r := &Reader{options: o, proc: proc, self: self, pace: newPace(), overlays: overlays}
 	r.units.Store(o.Units)
 	return r, nil
 }
 
-// SetUnits tells whether units are read from now on.
+// SetUnits says whether units are read from now on.
 func (r *Reader) SetUnits(wanted bool) { r.units.Store(wanted) }
 
 func openProc(path string) (int, error) {
@@ -101,38 +154,39 @@ func checkProc(fd int) error {
 	return nil
 }
 
-// Look tells who the thread tid is. It may take as long as it takes to read the
-// executable, and blocks as long as the file system of it does.
+// Look identifies the thread tid, as of now. If the digest is not known, it
+// reads the executable, for a limited time.
 //
-// What the kernel says of a thread holds for as long as the thread is blocked.
-// That it still is the thread that asked, after Look, is for the caller to see
+// The kernel's facts about a thread hold while the thread is blocked. The
+// caller has to check, after Look, that it is still the thread that asked
 // (SECCOMP_IOCTL_NOTIF_ID_VALID).
+func (sh *Share) Look(tid int) Subject { return sh.look(tid, 0, true) }
+
+// Glance is a Look that does not wait. It computes no digest: one that is
+// needed and not known is Pending.
 //
-// With Options.Recent, user, capabilities, tracer, unit and namespaces, and
-// that the name of the executable leads to it, may be of a moment ago (Recent
-// is set then): the thread had those rights then, and could have used them.
-// Which file it executes is always of now. What is missing may have come since:
-// LookAgain before anybody is denied.
-func (r *Reader) Look(tid int) Subject { return r.look(tid, r.options.Recent) }
+// With Options.Recent, most facts may be a moment old (Recent is set then):
+// user, capabilities, tracer, unit and namespaces, and whether the name of the
+// executable leads to it. The thread had those rights then, and could have used
+// them. The executed file is always of now. A missing fact may have come since:
+// Look before anybody is denied.
+func (sh *Share) Glance(tid int) Subject { return sh.look(tid, sh.options.Recent, false) }
 
-// LookAgain is Look with nothing taken from before.
-func (r *Reader) LookAgain(tid int) Subject { return r.look(tid, 0) }
-
-func (r *Reader) look(tid int, recent time.Duration) Subject {
-	r.open.RLock()
-	defer r.open.RUnlock()
+func (sh *Share) look(tid int, recent time.Duration, hash bool) Subject {
+	sh.open.RLock()
+	defer sh.open.RUnlock()
 	s := Subject{TID: tid}
-	t, err := r.take(tid)
+	t, err := sh.take(tid)
 	if err == nil && t.recent(recent) {
 		s = t.seen
 		s.Recent = true
-		r.give(t)
+		sh.give(t)
 		return s
 	}
 	at := time.Now() // before what is read: a digest takes its time
-	var st status
+	var st proc.Status
 	if err == nil {
-		t, st, err = r.status(t)
+		t, st, err = sh.status(t)
 	}
 	if err != nil {
 		for _, f := range []Fact{Process, Binary, Digest, User, Capabilities, Unit, Containment} {
@@ -140,17 +194,17 @@ func (r *Reader) look(tid int, recent time.Duration) Subject {
 		}
 		return s
 	}
-	defer r.give(t)
-	s.PID, s.Tracer = st.tgid, st.tracer
+	defer sh.give(t)
+	s.PID, s.Tracer = st.TGID, st.Tracer
 	users, err := namespaceAt(t.dir, "ns/user", t.buf)
-	r.credentials(&s, t, &st, users, err)
-	r.executable(&s, t, err == nil && users == r.self.users)
-	r.unit(&s, t)
+	sh.credentials(&s, t, &st, users, err)
+	sh.executable(&s, t, err == nil && users == sh.self.users, hash)
+	sh.unit(&s, t)
 	t.seen, t.at = s, at
 	return s
 }
 
-// Close waits for the looks under way and closes what the reader holds open.
+// Close waits for the looks under way and closes the reader's descriptors.
 // Later looks know nothing.
 func (r *Reader) Close() {
 	r.open.Lock()
@@ -163,4 +217,5 @@ func (r *Reader) Close() {
 		t.close()
 	}
 	unix.Close(r.proc)
+	r.overlays.mounts.Close()
 }

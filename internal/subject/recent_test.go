@@ -22,13 +22,13 @@ func TestRecent(t *testing.T) {
 	why := fmt.Sprintf("traced by thread %d", tracer.tid())
 
 	first.Recent = true
-	if s := r.Look(c.pid); !reflect.DeepEqual(s, first) {
+	if s := r.Glance(c.pid); !reflect.DeepEqual(s, first) {
 		t.Errorf("%+v\nwant %+v", s, first)
 	}
-	again := r.LookAgain(c.pid)
+	again := r.Look(c.pid)
 	wantBinary(t, again, "", false, why)
 	if again.Recent {
-		t.Error("LookAgain took something from before")
+		t.Error("Look took something from before")
 	}
 	tracer.end()
 
@@ -36,7 +36,7 @@ func TestRecent(t *testing.T) {
 		name   string
 		change func()
 	}{
-		{"renamed", func() { must(t, os.Rename(path, path+"2")) }}, // which changes the change time
+		{"renamed", func() { must(t, os.Rename(path, path+"2")) }}, // changes the change time
 		{"old", func() { r.tasks[0].at = r.tasks[0].at.Add(-time.Hour) }},
 		{"execve", func() {
 			_, err := c.stdin.Write([]byte("x"))
@@ -44,12 +44,12 @@ func TestRecent(t *testing.T) {
 			waitFor(t, func() bool { exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.pid)); return exe == program })
 		}},
 	} {
-		r.LookAgain(c.pid)
-		if s := r.Look(c.pid); !s.Recent || s.SHA256 != sum {
+		r.Look(c.pid)
+		if s := r.Glance(c.pid); !s.Recent || s.SHA256 != sum {
 			t.Errorf("before %s: %+v", tt.name, s)
 		}
 		tt.change()
-		s := r.Look(c.pid)
+		s := r.Glance(c.pid)
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.pid))
 		must(t, err)
 		wantBinary(t, s, exe, false, "")
@@ -58,10 +58,10 @@ func TestRecent(t *testing.T) {
 		}
 	}
 	c.end()
-	wantNothing(t, r.Look(c.pid), fmt.Sprintf("open /proc/%d: no such file or directory", c.pid))
+	wantNothing(t, r.Glance(c.pid), fmt.Sprintf("open /proc/%d: no such file or directory", c.pid))
 }
 
-// Where a change of the content may not show, a digest is of now.
+// Where a change of the content may not show, the digest is always of now.
 func TestRecentDigest(t *testing.T) {
 	dir, err := os.MkdirTemp("/dev/shm", "subject-")
 	must(t, err)
@@ -76,8 +76,8 @@ func TestRecentDigest(t *testing.T) {
 	without := newReader(t, Options{Recent: time.Hour})
 	for _, tt := range []struct {
 		name   string
-		r      *Reader
-		c      *child
+		r      *Share
+		c      *started
 		recent bool
 	}{
 		{"on disk", settled, onDisk, true},
@@ -86,7 +86,7 @@ func TestRecentDigest(t *testing.T) {
 		{"on tmpfs, without a digest", without, onTmpfs, true},
 	} {
 		tt.r.Look(tt.c.pid)
-		if s := tt.r.Look(tt.c.pid); s.Recent != tt.recent || s.Binary == "" {
+		if s := tt.r.Glance(tt.c.pid); s.Recent != tt.recent || s.Binary == "" {
 			t.Errorf("%s: %+v, want recent %v", tt.name, s, tt.recent)
 		}
 	}

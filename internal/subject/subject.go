@@ -1,28 +1,27 @@
-// Package subject tells who a thread is: its executable, the digest of it, its
-// user, capabilities and systemd unit. Everything is read from the kernel,
-// nothing from the thread, and what cannot be established stays empty, with a
-// reason.
+// Package subject identifies a thread: its executable, the digest of that, its
+// user, capabilities and systemd unit. It reads everything from the kernel and
+// nothing from the thread. A fact that cannot be established stays empty, with
+// a reason.
 //
 // An executable says which program a process was started as, not what it does
-// now. LD_PRELOAD, a write to /proc/PID/mem by another process of the user, or
-// PR_SET_MM_MAP in a user namespace of one's own change the second and not the
-// first.
+// now. Three things change the second and not the first: LD_PRELOAD, a write to
+// /proc/PID/mem by another process of the user, and PR_SET_MM_MAP in a user
+// namespace of one's own.
 package subject
 
 import "fmt"
 
-// Subject is what is known of a thread. The zero value is a thread of which
-// nothing is known.
+// Subject holds the known facts about a thread. The zero value has none.
 type Subject struct {
 	TID int
 	PID int // the thread group; 0 if not known
 
 	Binary        string // the path of the executable in the mount namespace of the thread
-	Shown         string // what the kernel calls the executable: for logs, quoted, never for a decision
+	Shown         string // the kernel's text for the executable: for logs, quoted, never for a decision
 	Device, Inode uint64 // of the executable; 0 if not known
-	// Claimed tells that nobody but the subject vouches for Binary: it is a
-	// name in a mount namespace, or of a process in a user namespace, that is
-	// not the reader's. Only a digest makes it mean anything.
+	// Claimed means that only the subject vouches for Binary: it is a name in a
+	// mount namespace, or of a process in a user namespace, other than the
+	// reader's. Only a digest gives it a meaning.
 	Claimed bool
 	SHA256  string // of the executable, in lower-case hex
 
@@ -30,19 +29,20 @@ type Subject struct {
 	// Capabilities are the effective ones, by name, and only those that count
 	// in the initial user namespace. The slice is shared: do not change it.
 	Capabilities []string
-	Unit         string // of the system manager: what a user's manager started is its user@UID.service
+	Unit         string // of the system manager: a service of a user's manager counts as user@UID.service
 
-	// Contained tells that the thread neither holds CAP_SYS_PTRACE over the
-	// reader nor can come by it. One that is not contained can take the reader
-	// apart.
+	// Contained means that the thread neither holds CAP_SYS_PTRACE over the
+	// reader nor can gain it. A thread that is not contained can take the
+	// reader apart.
 	Contained bool
-	Tracer    int // the thread that traces it; 0 if none that the reader can see
+	Tracer    int // the thread that traces it; 0 if the reader sees none
 
-	Recent  bool // some of this may be of a moment ago; see Look
+	Recent  bool // some facts may be a moment old; see Glance
+	Pending bool // the digest is not known, and needs a Look
 	Unknown []Reason
 }
 
-// Fact names what a Reason is about.
+// Fact names the subject of a Reason.
 type Fact string
 
 const (
@@ -55,7 +55,7 @@ const (
 	Containment  Fact = "containment"
 )
 
-// Reason tells why a fact is not established. Facts that the options leave out
+// Reason says why a fact is not established. Facts that the options leave out
 // have none.
 type Reason struct {
 	Fact Fact

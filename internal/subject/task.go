@@ -8,18 +8,21 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/proc"
 )
 
 // task is a handle on one task, not on its number: a descriptor of /proc/TID
-// fails for ever once the task is gone, whoever has the number then. A look has
-// its handle to itself.
+// fails for ever once the task is gone, whichever task has the number then. A
+// look has its handle to itself.
 type task struct {
+	share               *Share
 	tid                 int
 	dir, status, cgroup int
 	buf                 []byte
 
-	// What the last look made of what it read: compared, so that what is as
-	// before is not made again.
+	// Results of the last look, compared with what is read so that an unchanged
+	// value is not made again.
 	link         string
 	capabilities []string
 	mask         uint64
@@ -27,13 +30,13 @@ type task struct {
 	unit         string
 	unitErr      error
 
-	exe  file // what the link led to; zero if that is not known
+	exe  file // the target of the link; zero if unknown
 	seen Subject
 	at   time.Time // of seen
 }
 
-// recent tells whether what was seen is not older than that, and the
-// executable the same file still, unchanged.
+// recent reports whether the last findings are at most that old, and the
+// executable is still the same, unchanged.
 func (t *task) recent(age time.Duration) bool {
 	if age == 0 || t.exe == (file{}) || time.Since(t.at) >= age {
 		return false
@@ -45,73 +48,87 @@ func (t *task) recent(age time.Duration) bool {
 var errClosed = errors.New("the reader is closed")
 
 // take returns a handle on a task that has, or had, the number.
-func (r *Reader) take(tid int) (*task, error) {
-	if r.closed {
+func (sh *Share) take(tid int) (*task, error) {
+	if sh.closed {
 		return nil, errClosed
 	}
 	if tid <= 0 {
-		// Seccomp shows a thread outside of the reader's PID namespace as 0.
+		// Seccomp shows a thread outside the reader's PID namespace as 0.
 		return nil, fmt.Errorf("no thread has the id %d in this PID namespace", tid)
 	}
-	if t := r.cached(tid); t != nil {
+	if t := sh.cached(tid); t != nil {
 		return t, nil
 	}
-	return r.openTask(tid)
+	return sh.openTask(tid)
 }
 
 // status returns the status of the task that has the number now, and a handle
 // on it. The one given is closed if that is another task's.
-func (r *Reader) status(t *task) (*task, status, error) {
+func (sh *Share) status(t *task) (*task, proc.Status, error) {
 	st, err := t.readStatus()
 	if err == nil {
 		return t, st, nil
 	}
 	t.close() // ESRCH: the number is free, or another task's
-	if t, err = r.openTask(t.tid); err != nil {
-		return nil, status{}, err
+	if t, err = sh.openTask(t.tid); err != nil {
+		return nil, proc.Status{}, err
 	}
 	if st, err = t.readStatus(); err != nil {
 		t.close()
-		return nil, status{}, err
+		return nil, proc.Status{}, err
 	}
 	return t, st, nil
 }
 
 // cached takes a handle out of the cache.
-func (r *Reader) cached(tid int) *task {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := len(r.tasks) - 1; i >= 0; i-- {
-		if t := r.tasks[i]; t.tid == tid {
-			r.tasks = slices.Delete(r.tasks, i, i+1)
-			return t
+func (sh *Share) cached(tid int) *task {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for i := len(sh.tasks) - 1; i >= 0; i-- {
+		if t := sh.tasks[i]; t.tid == tid && t.share == sh {
+			return sh.withdraw(i)
 		}
 	}
 	return nil
 }
 
-// give puts a handle into the cache, and closes the one that it is too many.
-func (r *Reader) give(t *task) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if slices.ContainsFunc(r.tasks, func(other *task) bool { return other.tid == t.tid }) {
+// give puts a handle into the cache. If the cache is full, the share with the
+// most handles loses its oldest.
+func (sh *Share) give(t *task) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if slices.ContainsFunc(sh.tasks, func(other *task) bool { return other.tid == t.tid && other.share == sh }) {
 		t.close() // two looks at one thread at once
 		return
 	}
-	if len(r.tasks) == maxTasks {
-		r.tasks[0].close()
-		r.tasks = slices.Delete(r.tasks, 0, 1)
+	sh.tasks = append(sh.tasks, t)
+	sh.kept++
+	if len(sh.tasks) > maxTasks {
+		most := 0
+		for i, other := range sh.tasks {
+			if other.share.kept > sh.tasks[most].share.kept {
+				most = i
+			}
+		}
+		sh.withdraw(most).close()
 	}
-	r.tasks = append(r.tasks, t)
 }
 
-func (r *Reader) openTask(tid int) (*task, error) {
+// withdraw takes out the nth handle. The reader is locked.
+func (r *Reader) withdraw(n int) *task {
+	t := r.tasks[n]
+	r.tasks = slices.Delete(r.tasks, n, n+1)
+	t.share.kept--
+	return t
+}
+
+func (sh *Share) openTask(tid int) (*task, error) {
 	name := strconv.Itoa(tid)
-	dir, err := unix.Openat(r.proc, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := unix.Openat(sh.proc, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open /proc/%s: %w", name, err)
 	}
-	t := &task{tid: tid, dir: dir, status: -1, cgroup: -1, buf: make([]byte, unix.PathMax)}
+	t := &task{share: sh, tid: tid, dir: dir, status: -1, cgroup: -1, buf: make([]byte, unix.PathMax)}
 	if t.status, err = openAt(dir, "status", unix.O_RDONLY); err != nil {
 		t.close()
 		return nil, fmt.Errorf("open /proc/%s/status: %w", name, err)
@@ -127,17 +144,17 @@ func (t *task) close() {
 	}
 }
 
-func (t *task) readStatus() (status, error) {
+func (t *task) readStatus() (proc.Status, error) {
 	text, err := t.read(t.status)
 	if err != nil {
-		return status{}, fmt.Errorf("read /proc/%d/status: %w", t.tid, err)
+		return proc.Status{}, fmt.Errorf("read /proc/%d/status: %w", t.tid, err)
 	}
-	st, err := parseStatus(text)
-	if err == nil && st.pid != t.tid {
-		err = fmt.Errorf("it is of thread %d", st.pid)
+	st, err := proc.ParseStatus(text)
+	if err == nil && st.PID != t.tid {
+		err = fmt.Errorf("it is of thread %d", st.PID)
 	}
 	if err != nil {
-		return status{}, fmt.Errorf("/proc/%d/status: %w", t.tid, err)
+		return proc.Status{}, fmt.Errorf("/proc/%d/status: %w", t.tid, err)
 	}
 	return st, nil
 }
@@ -146,7 +163,7 @@ const maxText = 1 << 20 // 65,536 groups of 11 characters fit
 
 // read returns a whole file of procfs, in a buffer that the next read reuses.
 // Each of these files is one record, made anew by a read at offset 0, so that a
-// read that does not fill the buffer has it all, and of one moment.
+// read that does not fill the buffer has all of it, as of one moment.
 func (t *task) read(fd int) ([]byte, error) {
 	for {
 		n, err := unix.Pread(fd, t.buf, 0)

@@ -15,12 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxPath is what fits into sun_path with its NUL (linux/un.h).
+// maxPath is the longest path that fits into sun_path with its NUL
+// (linux/un.h).
 const maxPath = 107
 
 // Listen opens an address for metrics: "unix:/PATH", for the user that the
 // program runs as, or a loopback "127.0.0.1:PORT" or "[::1]:PORT", for every
-// user of the machine. There is no other: a scrape needs no password.
+// user of the machine. It refuses any other: a scrape needs no password.
 func Listen(address string) (net.Listener, error) {
 	l, err := listen(address)
 	if err != nil {
@@ -60,9 +61,9 @@ func notAnAddress(address string) string {
 	}
 }
 
-// listenUnix makes a socket that its owner alone may connect to. What is there
-// already is replaced if it is the socket of a process that is gone. No link at
-// the end of the path is followed.
+// listenUnix makes a socket to which only its owner may connect. It replaces an
+// existing socket if the process of that is gone. It follows no link at the end
+// of the path.
 func listenUnix(path string) (net.Listener, error) {
 	switch {
 	case strings.HasPrefix(path, "@"):
@@ -113,8 +114,8 @@ func removeStale(path string) error {
 }
 
 // bindUnix binds without following a link. The mode of the new file is that of
-// the socket (unix_bind_bsd in net/unix/af_unix.c), so that there is no moment
-// at which others may connect.
+// the socket (unix_bind_bsd in net/unix/af_unix.c), so others may not connect
+// at any moment.
 func bindUnix(path string) (net.Listener, error) {
 	var failed error
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
@@ -138,8 +139,8 @@ func bindUnix(path string) (net.Listener, error) {
 	return &unixListener{UnixListener: u, path: path, info: info}, nil
 }
 
-// unixListener removes its own file when it is closed, and no other that took
-// the place.
+// unixListener removes its own file when it is closed, and no other in its
+// place.
 type unixListener struct {
 	*net.UnixListener
 	path string

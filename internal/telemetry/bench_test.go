@@ -7,18 +7,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-func benchRecord() broker.Record {
-	return broker.Record{
+func benchRecord() plan.Record {
+	return plan.Record{
 		Time: time.Now(), Workload: "4f1b0a3c5d6e7f809a1b2c3d4e5f60718293a4b5c6d7e8f9", Call: "bind", PID: 4711, TID: 4712,
 		Executable: "/usr/bin/openssl", SHA256: "9f2c", UID: uid(1000), User: "web", Algorithm: "aead:gcm(aes)",
 		Reason: "no rule allows it", Errno: 2,
 	}
 }
 
-func observe(b *testing.B, o broker.Observer) {
+func observe(b *testing.B, o plan.Observer) {
 	r := benchRecord()
 	b.ReportAllocs()
 	for b.Loop() {
@@ -33,7 +33,7 @@ func BenchmarkLogDropping(b *testing.B) {
 	observe(b, l)
 }
 
-// BenchmarkLogNewSubjects: each decision is of an executable not seen before.
+// BenchmarkLogNewSubjects logs decisions, each of a new executable.
 func BenchmarkLogNewSubjects(b *testing.B) {
 	l := NewLog(io.Discard, LogOptions{})
 	defer l.Close(b.Context())
@@ -51,7 +51,7 @@ func BenchmarkLogNewSubjects(b *testing.B) {
 	}
 }
 
-// BenchmarkLogLine: nothing is dropped by a limit.
+// BenchmarkLogLine logs without limits.
 func BenchmarkLogLine(b *testing.B) {
 	var out output
 	l := newLiner(&out)
@@ -86,8 +86,8 @@ func BenchmarkBothParallel(b *testing.B) {
 	})
 }
 
-// TestMemory: nothing is kept of a container without traffic, little of one
-// with it, and a bounded amount of any number of hostile ones.
+// TestMemory shows that the log keeps nothing of a container without traffic,
+// little of one with it, and a bounded amount of any number of hostile ones.
 func TestMemory(t *testing.T) {
 	empty := heap()
 	l := NewLog(io.Discard, LogOptions{})

@@ -11,22 +11,22 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// How many sources are remembered: of a group, and of all. The one that was
+// Limits of the sources remembered, of a group and of all. The one that was
 // quiet for longest makes room.
 const (
 	maxGroup   = 32
 	maxSources = 4096
 )
 
-// A flood is over when nothing was dropped for as long as quiet. One that goes
-// on is told of after patience.
+// A flood is over when nothing was dropped for as long as quiet. A flood that
+// goes on is reported after patience.
 const (
 	quiet    = 5 * time.Second
 	patience = time.Minute
 )
 
-// kind is what a line tells of. Each has limits of its own: who is allowed
-// much must not hide with it what is denied.
+// kind is what a line reports. Each kind has limits of its own: many allowed
+// requests must not hide a denied one.
 type kind uint8
 
 const (
@@ -38,14 +38,14 @@ const (
 
 func (k kind) String() string { return [...]string{"allowed", "denied", "error"}[k] }
 
-// source is where lines come from: a subject with a verdict, or a kind of
-// failure. A workload can make up as many as it likes, by executables and
-// namespaces of its own: hence the group.
+// source is the origin of lines: a subject with a verdict, or a kind of
+// failure. A workload can make up any number, by executables and namespaces of
+// its own: hence the group.
 type source struct {
 	key     sourceKey
 	name    string // of the executable or the failure, shortened
 	limiter *rate.Limiter
-	dropped uint64 // and not told
+	dropped uint64 // and not reported
 	all, of *list.Element
 }
 
@@ -60,8 +60,8 @@ type group struct {
 	key         groupKey
 	limiter     *rate.Limiter
 	sources     list.List // of *source, the latest first
-	dropped     uint64    // and not told, of sources that made room
-	first, last time.Time // that something was dropped since it was last told
+	dropped     uint64    // and not reported, of sources that made room
+	first, last time.Time // drop since the last report
 }
 
 type groupKey struct {
@@ -69,14 +69,14 @@ type groupKey struct {
 	kind      kind
 }
 
-// keeper keeps what is known of the sources. What is quiet is forgotten.
+// keeper keeps the sources. It forgets quiet ones.
 type keeper struct {
 	subject, container Limit
 	seed               maphash.Seed
 	groups             map[groupKey]*group
 	sources            map[sourceKey]*source
 	latest             list.List // of *source, the latest first
-	// elsewhere counts what was dropped of groups that made room.
+	// elsewhere counts the dropped lines of groups that made room.
 	elsewhere [kinds]uint64
 }
 
@@ -89,7 +89,7 @@ func newKeeper(subject, container Limit) keeper {
 
 func (l Limit) limiter() *rate.Limiter { return rate.NewLimiter(rate.Every(l.Every), l.Burst) }
 
-// find returns the source of a line, as the latest.
+// find returns the source of a line, and makes it the latest.
 func (k *keeper) find(e *entry) *source {
 	name, uid := e.record.Executable, int64(-1)
 	if e.kind == failed {
@@ -161,18 +161,18 @@ func (s *source) drop(now time.Time) {
 	}
 }
 
-// summary is a line about what was dropped.
+// summary is a line about dropped lines.
 type summary struct {
 	groupKey
 	dropped uint64
-	sources int    // that it is about, if known
+	sources int    // that it covers, if known
 	name    string // of the only source
 	uid     int64
-	err     error // why it was dropped, if not by a limit
+	err     error // why they were dropped, if not by a limit
 }
 
 // sweep takes the counts of the floods that are over, or of all, in the order
-// of the containers, and forgets the sources that are back where they began.
+// of the containers, and forgets the sources that have their full burst again.
 func (k *keeper) sweep(now time.Time, all bool) []summary {
 	var list []summary
 	for i, n := range k.elsewhere {
@@ -217,8 +217,8 @@ func (g *group) take() summary {
 	return sum
 }
 
-// rest forgets the sources of a group that have nothing to tell and their whole
-// burst again, and then the group.
+// rest forgets the sources of a group that have nothing to report and their
+// full burst again, and then the group.
 func (k *keeper) rest(g *group, now time.Time) {
 	for e := g.sources.Back(); e != nil; {
 		s := e.Value.(*source)

@@ -12,11 +12,11 @@ import (
 	"unicode/utf8"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
-	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// What a text may take in a line, escapes included; a longer one is cut in its
-// middle. maxLine is what a line then takes at most.
+// Bounds of texts in a line, escapes included; a longer text is cut in its
+// middle. maxLine bounds the resulting line.
 const (
 	maxExecutable = 1024
 	maxReason     = 1024
@@ -25,9 +25,9 @@ const (
 	maxLine       = 8192
 )
 
-// liner writes lines of JSON. In them everything that does not print is
-// escaped, not only what JSON demands, so that no text can steer a terminal or
-// turn its direction. Bytes that are no UTF-8 become U+FFFD.
+// liner writes lines of JSON. It escapes everything that does not print, not
+// only where JSON demands it, so that no text can steer a terminal or turn its
+// direction. Bytes that are not UTF-8 become U+FFFD.
 type liner struct {
 	w       io.Writer
 	handler slog.Handler
@@ -76,7 +76,7 @@ func (l *liner) decision(e *entry) error {
 	return l.write(r.Time, level, e.kind.String(), &a)
 }
 
-func errnoName(r *broker.Record) string {
+func errnoName(r *plan.Record) string {
 	if r.Errno == 0 {
 		return ""
 	}
@@ -154,7 +154,7 @@ func (l *liner) write(t time.Time, level slog.Level, message string, a *attribut
 		l.torn = n < len(l.line) && !(l.torn && n == 1)
 	}
 	switch {
-	case n >= len(l.line)-1: // its end comes with the next
+	case n >= len(l.line)-1: // its end comes with the next line
 		return nil
 	case err == nil:
 		return io.ErrShortWrite
@@ -162,8 +162,8 @@ func (l *liner) write(t time.Time, level slog.Level, message string, a *attribut
 	return err
 }
 
-// escape appends a line of JSON, and escapes what is left in it that does not
-// print. That is in strings only.
+// escape appends a line of JSON, and escapes the characters in it that do not
+// print. They occur in strings only.
 func escape(to, line []byte) []byte {
 	for i := 0; i < len(line); {
 		c := line[i]
@@ -188,7 +188,7 @@ func escape(to, line []byte) []byte {
 
 // shorten cuts the middle out of a text that would take more than limit bytes
 // in a line, and says how many bytes were there: the directory and the name of
-// an executable tell more than what is between them.
+// an executable tell more than the part between them.
 func shorten(s string, limit int) string {
 	if len(s)*maxCost <= limit || len(s) <= limit && cost(s) <= limit {
 		return s

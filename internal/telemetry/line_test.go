@@ -11,12 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
 func uid(n uint32) *uint32 { return &n }
 
-// noon is when things happen in tests.
+// noon is the time of events in tests.
 var noon = time.Date(2026, 11, 2, 13, 0, 0, 123456789, time.FixedZone("", 3600))
 
 func TestLine(t *testing.T) {
@@ -25,20 +25,20 @@ func TestLine(t *testing.T) {
 		e    entry
 		want string
 	}{
-		{"everything", entry{kind: denied, dropped: 7, record: broker.Record{
+		{"everything", entry{kind: denied, dropped: 7, record: plan.Record{
 			Time: noon, Workload: "web", Call: "bind", PID: 10, TID: 11,
 			Executable: "/usr/bin/openssl", SHA256: "9f2c", UID: uid(0), User: "root", Unit: "web.service",
 			Algorithm: "hash:hmac(sha512)", Reason: "no rule <allows> it", Errno: 2,
 		}}, `{"time":"2026-11-02T12:00:00.123456789Z","level":"WARN","msg":"denied","container":"web","call":"bind","pid":10,"tid":11,"executable":"/usr/bin/openssl","sha256":"9f2c","uid":0,"user":"root","unit":"web.service","algorithm":"hash:hmac(sha512)","verdict":"denied","reason":"no rule <allows> it","errno":"ENOENT","dropped":7}`},
-		{"allowed", entry{kind: allowed, record: broker.Record{Time: noon, Call: "bind", Allowed: true, Rule: "disk"}},
+		{"allowed", entry{kind: allowed, record: plan.Record{Time: noon, Call: "bind", Allowed: true, Rule: "disk"}},
 			`{"time":"2026-11-02T12:00:00.123456789Z","level":"INFO","msg":"allowed","call":"bind","verdict":"allowed","rule":"disk"}`},
-		{"an errno without a name", entry{kind: denied, record: broker.Record{Time: noon, Errno: 524}},
+		{"an errno without a name", entry{kind: denied, record: plan.Record{Time: noon, Errno: 524}},
 			`{"time":"2026-11-02T12:00:00.123456789Z","level":"WARN","msg":"denied","verdict":"denied","errno":"524"}`},
-		{"failure", entry{kind: failed, record: broker.Record{Time: noon}, what: "pairs", err: errors.New("gone\nfor good")},
+		{"failure", entry{kind: failed, record: plan.Record{Time: noon}, what: "pairs", err: errors.New("gone\nfor good")},
 			`{"time":"2026-11-02T12:00:00.123456789Z","level":"ERROR","msg":"error","what":"pairs","error":"gone\nfor good"}`},
-		{"failure without an error", entry{kind: failed, record: broker.Record{Time: noon}, what: "pairs", dropped: 1},
+		{"failure without an error", entry{kind: failed, record: plan.Record{Time: noon}, what: "pairs", dropped: 1},
 			`{"time":"2026-11-02T12:00:00.123456789Z","level":"ERROR","msg":"error","what":"pairs","dropped":1}`},
-		{"nothing prints that should not", entry{kind: denied, record: broker.Record{Time: noon,
+		{"nothing prints that should not", entry{kind: denied, record: plan.Record{Time: noon,
 			Executable: "/a\n{\"msg\":\"allowed\"}\x1b[2J\x7f\xff\u009b\u202e\u2028\U000E0001é\\"}},
 			`{"time":"2026-11-02T12:00:00.123456789Z","level":"WARN","msg":"denied","executable":"/a\n{\"msg\":\"allowed\"}\u001b[2J\u007f\ufffd\u009b\u202e\u2028\udb40\udc01é\\","verdict":"denied"}`},
 	} {
@@ -91,7 +91,7 @@ type decoded struct {
 	Subjects                             int
 }
 
-// told is what a line or a count of them stands for.
+// told counts the events that a line reports.
 func (d *decoded) told() uint64 {
 	if d.Msg == "dropped" {
 		return d.Dropped
@@ -99,7 +99,7 @@ func (d *decoded) told() uint64 {
 	return 1 + d.Dropped
 }
 
-// decode reads one line, and fails if it is not exactly that.
+// decode reads one line, and fails on anything else.
 func decode(t testing.TB, line string) decoded {
 	t.Helper()
 	if strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") {
@@ -124,8 +124,8 @@ func decode(t testing.TB, line string) decoded {
 
 var cut = regexp.MustCompile(`…([0-9]+) bytes…`)
 
-// same compares a text with what a line says of it: the same, with U+FFFD for
-// each byte that is no UTF-8, or both ends and how much is between them.
+// same compares a text with its form in a line: the same, with U+FFFD for each
+// byte that is not UTF-8, or both ends and the number of bytes between them.
 func same(t *testing.T, key, in, got string) {
 	t.Helper()
 	want := []rune(in)
@@ -158,7 +158,7 @@ func FuzzLine(f *testing.F) {
 	f.Add("", "/a\n\x00\x1b\xff\u2028\u202e"+strings.Repeat("\x01", 4096), "\u009b", strings.Repeat(`\x2d`, 90), "…3 bytes…", "\"}\n{", uint32(999), int64(-1), false)
 	f.Add(strings.Repeat("\U000E0001", 99), strings.Repeat("\xc3", 4096), strings.Repeat("é", 300), "", "", strings.Repeat("\xe2\x80", 2000), uint32(0), int64(5), true)
 	f.Fuzz(func(t *testing.T, container, executable, user, unit, algorithm, reason string, errno uint32, id int64, allow bool) {
-		r := broker.Record{
+		r := plan.Record{
 			Time: noon, Workload: container, Call: "bind", PID: 3, TID: 4, Executable: executable, SHA256: reason,
 			User: user, Unit: unit, Algorithm: algorithm, Allowed: allow, Rule: unit, Reason: reason, Errno: errno,
 		}
@@ -225,7 +225,7 @@ func (b *breaking) makeRoom(n int) {
 func TestTornLine(t *testing.T) {
 	var out breaking
 	l := newLiner(&out)
-	e := entry{kind: denied, record: broker.Record{Time: noon}}
+	e := entry{kind: denied, record: plan.Record{Time: noon}}
 	for _, room := range []int{10, 0, 1, 0} { // torn; still; its end only; not torn any more
 		out.makeRoom(room)
 		if err := l.entry(&e); err == nil {

@@ -1,9 +1,9 @@
-// Package telemetry tells what the broker does: decisions as lines of JSON, and
+// Package telemetry reports the broker's work: decisions as lines of JSON, and
 // counts and times for Prometheus.
 //
-// What it is told comes from workloads that may be hostile. None can make a
-// decision wait, make a line of its own, hide a decision without a count, or
-// make memory or the number of time series grow without bound.
+// Its input comes from workloads that may be hostile. None can make a decision
+// wait, make a line of its own, hide a decision without a count, or make memory
+// or the number of time series grow without bound.
 package telemetry
 
 import (
@@ -13,25 +13,25 @@ import (
 	"sync"
 	"time"
 
-	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// LogOptions are what a log is made of. The zero value is the default.
+// LogOptions configure a log. The zero value is the default.
 type LogOptions struct {
-	// DeniedOnly leaves out what was allowed. It is not counted as dropped.
+	// DeniedOnly leaves out allowed requests. They do not count as dropped.
 	DeniedOnly bool
 	// Subject limits the lines of one executable under one uid in one container
-	// with one verdict: so many at once, then one each so often. 20 and a second
-	// if zero.
+	// with one verdict: a burst at once, then one in each interval. The zero
+	// value is 20 and a second.
 	Subject Limit
-	// Container limits the lines of one container with one verdict, so that
-	// subjects may be made up without end: 100 and 100 ms if zero.
+	// Container limits the lines of one container with one verdict, since
+	// subjects can be made up without end. The zero value is 100 and 100 ms.
 	Container Limit
-	// Queue is how many lines may wait for the writer; 1,024 if 0.
+	// Queue bounds the lines that wait for the writer; 1,024 if 0.
 	Queue int
 }
 
-// Limit lets so many lines through at once, then one each so often.
+// Limit lets a burst of lines through at once, then one in each interval.
 type Limit struct {
 	Burst int
 	Every time.Duration
@@ -52,8 +52,7 @@ func (l Limit) or(other Limit) Limit {
 // A line that the limits hold back, or that finds the queue full, is counted:
 // "dropped" in the next line of the same subject and verdict, or in a line
 // "dropped" of its container once the flood is over. Lines and counts add up to
-// what happened; what is not told when the log is closed is in the error of
-// Close.
+// the events; the error of Close has those that were not reported.
 type Log struct {
 	o     LogOptions
 	queue chan entry
@@ -71,14 +70,14 @@ type Log struct {
 // entry is a line to be written.
 type entry struct {
 	kind    kind
-	record  broker.Record
+	record  plan.Record
 	what    string // of a failure
 	err     error
 	dropped uint64
 }
 
 // NewLog writes to w, a whole line at a time, from one goroutine: a writer that
-// blocks makes nobody wait but Flush and Close.
+// blocks delays only Flush and Close.
 func NewLog(w io.Writer, o LogOptions) *Log {
 	o.Subject = o.Subject.or(Limit{20, time.Second})
 	o.Container = o.Container.or(Limit{100, 100 * time.Millisecond})
@@ -96,8 +95,8 @@ func NewLog(w io.Writer, o LogOptions) *Log {
 	return l
 }
 
-// Decided implements broker.Observer.
-func (l *Log) Decided(r broker.Record) {
+// Decided implements plan.Observer.
+func (l *Log) Decided(r plan.Record) {
 	e := entry{kind: denied, record: r}
 	if r.Allowed {
 		e.kind = allowed
@@ -108,15 +107,15 @@ func (l *Log) Decided(r broker.Record) {
 	l.offer(&e)
 }
 
-// Failed implements broker.Observer.
+// Failed implements plan.Observer.
 func (l *Log) Failed(what string, err error) {
 	l.offer(&entry{kind: failed, what: what, err: err})
 }
 
-// Answered implements broker.Observer. It logs nothing.
+// Answered implements plan.Observer. It logs nothing.
 func (*Log) Answered(string, time.Duration) {}
 
-// Sessions implements broker.Observer. It logs nothing.
+// Sessions implements plan.Observer. It logs nothing.
 func (*Log) Sessions(int) {}
 
 // offer queues a line, or counts it as dropped.
@@ -144,7 +143,7 @@ func (l *Log) offer(e *entry) {
 	s.drop(now)
 }
 
-// Flush writes what is queued, and what was dropped so far.
+// Flush writes the queued lines, and the counts of dropped lines so far.
 func (l *Log) Flush(ctx context.Context) error {
 	written := make(chan struct{})
 	select {
@@ -162,15 +161,15 @@ func (l *Log) Flush(ctx context.Context) error {
 	}
 }
 
-// Untold is how much is neither written nor counted in the log so far.
+// Untold is the number of events neither written nor counted in the log so far.
 func (l *Log) Untold() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.seen - l.told
 }
 
-// Close flushes and ends the log; what happens later is not logged. The error
-// says how much was never told, because the writer failed or did not end before
+// Close flushes and ends the log; later events are not logged. The error says
+// how many were not reported, because the writer failed or did not end before
 // the context did. A writer that still blocks then keeps its goroutine.
 func (l *Log) Close(ctx context.Context) error {
 	l.mu.Lock()

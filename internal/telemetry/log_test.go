@@ -17,10 +17,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// output is what a log wrote, to be read while it writes.
+// output is the text of a log, to be read while it is written.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -32,7 +32,7 @@ func (o *output) Write(p []byte) (int, error) {
 	return o.b.Write(p)
 }
 
-// lines takes what was written so far.
+// lines takes the lines written so far.
 func (o *output) lines(t testing.TB) []decoded {
 	t.Helper()
 	o.mu.Lock()
@@ -45,7 +45,7 @@ func (o *output) lines(t testing.TB) []decoded {
 	return all
 }
 
-// brief shows lines, those that are alike in a row as one.
+// brief prints lines, equal ones in a row as one.
 func brief(lines []decoded) []string {
 	var all []string
 	last, n := "", 0
@@ -75,8 +75,8 @@ func brief(lines []decoded) []string {
 	return all
 }
 
-func record(container, executable string, allow bool) broker.Record {
-	return broker.Record{Workload: container, Call: "bind", Executable: executable, UID: uid(0), Allowed: allow}
+func record(container, executable string, allow bool) plan.Record {
+	return plan.Record{Workload: container, Call: "bind", Executable: executable, UID: uid(0), Allowed: allow}
 }
 
 // script runs a test in a bubble with its own clock.
@@ -131,7 +131,7 @@ func TestFloodOfOneSubject(t *testing.T) {
 
 func TestNobodyIsDrowned(t *testing.T) {
 	script(t, LogOptions{}, func(t *testing.T, l *Log, out *output) {
-		// Neither another verdict, nor another subject, nor another container.
+		// Another verdict, subject or container has a limit of its own.
 		repeat(50, func() { l.Decided(record("web", "/bin/a", true)) })
 		expect(t, out, "20× allowed web/bin/a allowed")
 		l.Decided(record("web", "/bin/a", false))
@@ -201,8 +201,7 @@ func TestFloodThatGoesOn(t *testing.T) {
 	}
 }
 
-// TestRoomIsMadeByTheQuiet: who is active does not begin anew because others
-// come.
+// TestRoomIsMadeByTheQuiet shows that newcomers do not reset an active source.
 func TestRoomIsMadeByTheQuiet(t *testing.T) {
 	for name, container := range map[string]string{"in one container": "web", "in all": ""} {
 		t.Run(name, func(t *testing.T) {
@@ -280,7 +279,7 @@ func TestDeniedOnly(t *testing.T) {
 	})
 }
 
-// blocked does not write before it is opened.
+// blocked writes nothing before it is opened.
 type blocked struct {
 	output
 	open chan struct{}
@@ -410,8 +409,8 @@ func (f *flaky) Write(p []byte) (int, error) {
 	return f.output.Write(p)
 }
 
-// TestEverythingIsTold counts: lines and what they say was dropped are the
-// decisions, whatever is full, evicted, slow or failing.
+// TestEverythingIsTold shows that lines and their counts of dropped ones add up
+// to the decisions, whatever is full, evicted, slow or failing.
 func TestEverythingIsTold(t *testing.T) {
 	const callers, calls = 16, 3000
 	for name, w := range map[string]io.Writer{"good": &output{}, "flaky": &flaky{}} {
@@ -449,7 +448,7 @@ func TestEverythingIsTold(t *testing.T) {
 	}
 }
 
-// tell adds up what the whole lines tell.
+// tell adds up the reports of the whole lines.
 func tell(t *testing.T, w io.Writer) uint64 {
 	o, ok := w.(*output)
 	if !ok {

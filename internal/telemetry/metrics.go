@@ -11,15 +11,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
-	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// other is the label of what is not in a list: every list of labels is fixed,
-// so that no workload can add a time series.
+// other is the label of everything outside a list: every list of labels is
+// fixed, so that no workload can add a time series.
 const other = "other"
 
-// requestTypes are the types of algorithms, what is asked without one, and the
-// rest.
+// requestTypes are the types of algorithms, requests without one, and the rest.
 var requestTypes = []string{
 	string(afalg.Hash), string(afalg.Skcipher), string(afalg.AEAD), string(afalg.RNG), "socket", other,
 }
@@ -31,10 +30,10 @@ const (
 	typeOther  = 5
 )
 
-// calls are those that the broker times; accept4 counts as accept.
+// calls are the calls that the broker times; accept4 counts as accept.
 var calls = []string{"socket", "bind", "setsockopt", "accept", "socketcall", "socketpair", other}
 
-// failures are what the broker reports as failed.
+// failures are the failures that the broker reports.
 var failures = []string{
 	"answer", "descriptor", "foreign process", "memory", "pairs", "panic",
 	"session", "socketcall", "unknown call",
@@ -47,8 +46,8 @@ var buckets = []float64{
 	5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 }
 
-// Metrics counts and times what the broker does. Every time series is there
-// from the beginning, at zero.
+// Metrics counts and times the broker's work. Every time series exists from the
+// beginning, at zero.
 type Metrics struct {
 	registry *prometheus.Registry
 	// By verdict (1 is allowed), and in the order of requestTypes.
@@ -60,8 +59,8 @@ type Metrics struct {
 	build     *build
 }
 
-// NewMetrics makes the metrics of this version of the program. Failures that
-// the broker does not know, and the caller reports, are named by more.
+// NewMetrics makes the metrics of this version of the program. more names
+// failures that the caller reports, and the broker does not know.
 func NewMetrics(version string, more ...string) *Metrics {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "afalg_policy_requests_total",
@@ -112,8 +111,8 @@ func (m *Metrics) resolve(requests *prometheus.CounterVec, durations *prometheus
 	}
 }
 
-// Decided implements broker.Observer.
-func (m *Metrics) Decided(r broker.Record) {
+// Decided implements plan.Observer.
+func (m *Metrics) Decided(r plan.Record) {
 	verdict := 0
 	if r.Allowed {
 		verdict = 1
@@ -133,7 +132,7 @@ func typeOf(algorithm string) int {
 	return typeOther
 }
 
-// Answered implements broker.Observer.
+// Answered implements plan.Observer.
 func (m *Metrics) Answered(call string, took time.Duration) {
 	o, known := m.durations[call]
 	if !known {
@@ -142,13 +141,13 @@ func (m *Metrics) Answered(call string, took time.Duration) {
 	o.Observe(took.Seconds())
 }
 
-// Sessions implements broker.Observer.
+// Sessions implements plan.Observer.
 func (m *Metrics) Sessions(change int) { m.sessions.Add(float64(change)) }
 
-// Listeners tells that more or fewer workloads are served.
+// Listeners reports a change of the number of workloads served.
 func (m *Metrics) Listeners(change int) { m.listeners.Add(float64(change)) }
 
-// Failed implements broker.Observer.
+// Failed implements plan.Observer.
 func (m *Metrics) Failed(what string, _ error) {
 	c, known := m.errors[what]
 	if !known {
@@ -157,7 +156,7 @@ func (m *Metrics) Failed(what string, _ error) {
 	c.Inc()
 }
 
-// SetPolicy says by which policy is decided from now on: its digest.
+// SetPolicy sets the digest of the policy that decides from now on.
 func (m *Metrics) SetPolicy(digest string) {
 	digest = strings.ToValidUTF8(digest, "\uFFFD")
 	m.build.policy.Store(&digest)
@@ -172,7 +171,7 @@ func (m *Metrics) Handler() http.Handler {
 	})
 }
 
-// build is the one time series of which a label changes: a vector would show
+// build is the one time series with a label that changes: a vector would show
 // none, or two, during the change.
 type build struct {
 	about   *prometheus.Desc

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
-	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
 func scrape(t *testing.T, m *Metrics) string {
@@ -30,7 +30,7 @@ func scrape(t *testing.T, m *Metrics) string {
 	return w.Body.String()
 }
 
-// grep is the lines of a family that are not zero.
+// grep returns the lines of a family that are not zero.
 func grep(text, family string) []string {
 	var found []string
 	for line := range strings.Lines(text) {
@@ -47,9 +47,9 @@ func TestRequests(t *testing.T) {
 		"hash:sha256", "skcipher:cbc(aes)", "aead:gcm(aes)", "rng:stdrng", "", "akcipher:rsa",
 		"socket:x", "other:x", "hash", "HASH:x", ":", "\xff:x", "hash:",
 	} {
-		m.Decided(broker.Record{Algorithm: algorithm, Allowed: true})
+		m.Decided(plan.Record{Algorithm: algorithm, Allowed: true})
 	}
-	m.Decided(broker.Record{Algorithm: "hash:sha256"})
+	m.Decided(plan.Record{Algorithm: "hash:sha256"})
 	want := []string{
 		`afalg_policy_requests_total{type="aead",verdict="allowed"} 1`,
 		`afalg_policy_requests_total{type="hash",verdict="allowed"} 2`,
@@ -129,14 +129,14 @@ func TestDurations(t *testing.T) {
 	}
 }
 
-// TestSeriesAreFixed: what a workload sends adds nothing.
+// TestSeriesAreFixed shows that a workload's input adds nothing.
 func TestSeriesAreFixed(t *testing.T) {
 	m := NewMetrics("v1")
 	series := func() int { return strings.Count(scrape(t, m), "\n") }
 	before := series()
 	for i := range 1000 {
 		n := strconv.Itoa(i)
-		m.Decided(broker.Record{Workload: n, Call: n, Executable: n, User: n, Unit: n, Algorithm: n + ":" + n, Rule: n, Errno: uint32(i)})
+		m.Decided(plan.Record{Workload: n, Call: n, Executable: n, User: n, Unit: n, Algorithm: n + ":" + n, Rule: n, Errno: uint32(i)})
 		m.Answered(n, time.Duration(i))
 		m.Failed(n, nil)
 	}
@@ -199,15 +199,15 @@ func failuresIn(t *testing.T, name string) []string {
 
 type counter struct{ decided, answered, sessions, failed int }
 
-func (c *counter) Decided(broker.Record)          { c.decided++ }
+func (c *counter) Decided(plan.Record)            { c.decided++ }
 func (c *counter) Answered(string, time.Duration) { c.answered++ }
 func (c *counter) Sessions(change int)            { c.sessions += change }
 func (c *counter) Failed(string, error)           { c.failed++ }
 
 func TestMulti(t *testing.T) {
 	var a, b counter
-	for _, o := range []broker.Observer{Multi(&a, nil, &b), Multi(&a), Multi()} {
-		o.Decided(broker.Record{})
+	for _, o := range []plan.Observer{Multi(&a, nil, &b), Multi(&a), Multi()} {
+		o.Decided(plan.Record{})
 		o.Answered("bind", 1)
 		o.Sessions(5)
 		o.Failed("pairs", nil)

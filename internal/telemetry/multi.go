@@ -3,12 +3,12 @@ package telemetry
 import (
 	"time"
 
-	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
 // Multi tells each observer of the list what it is told, in this order. A nil
 // in the list is left out.
-func Multi(list ...broker.Observer) broker.Observer {
+func Multi(list ...plan.Observer) plan.Observer {
 	var all multi
 	for _, o := range list {
 		if o != nil {
@@ -21,9 +21,9 @@ func Multi(list ...broker.Observer) broker.Observer {
 	return all
 }
 
-type multi []broker.Observer
+type multi []plan.Observer
 
-func (m multi) Decided(r broker.Record) {
+func (m multi) Decided(r plan.Record) {
 	for _, o := range m {
 		o.Decided(r)
 	}

@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// What a scraper may take. One that keeps its connection and asks nothing has to
+// Limits of a scraper. One that keeps its connection and asks nothing has to
 // connect again.
 const (
 	maxConnections = 8
-	maxHeader      = 4096 // net/http takes as many again
+	maxHeader      = 4096 // net/http adds as many
 	readTimeout    = 5 * time.Second
 	writeTimeout   = 10 * time.Second
 	endTimeout     = 2 * time.Second
@@ -40,7 +40,7 @@ func (m *Metrics) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes: maxHeader,
 		ReadTimeout:    readTimeout, // and between requests
 		WriteTimeout:   writeTimeout,
-		// It would let any client write to the log.
+		// The log of net/http would let any client write to ours.
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
 	ended := make(chan struct{})
@@ -63,8 +63,8 @@ func (m *Metrics) Serve(ctx context.Context, l net.Listener) error {
 	return err
 }
 
-// limited has so many connections at a time. One above them is closed at once:
-// it does not wait, in a queue that others need too.
+// limited bounds the connections at a time. It closes a further one at once:
+// that does not wait in a queue which others need too.
 type limited struct {
 	net.Listener
 	free chan struct{}

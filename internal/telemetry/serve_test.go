@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/common/model"
 	"golang.org/x/sys/unix"
 
-	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
 // start serves at an address until the test ends, and returns a client of it.
@@ -52,7 +52,7 @@ func TestScrape(t *testing.T) {
 	for _, address := range []string{"unix:" + filepath.Join(t.TempDir(), "metrics"), "127.0.0.1:0", "[::1]:0"} {
 		t.Run(address, func(t *testing.T) {
 			m := NewMetrics("v1")
-			m.Decided(broker.Record{Algorithm: "hash:sha256", Allowed: true})
+			m.Decided(plan.Record{Algorithm: "hash:sha256", Allowed: true})
 			m.Answered("bind", time.Millisecond)
 			_, client, _ := start(t, m, address)
 			r, err := client.Get("http://metrics/metrics")
@@ -131,7 +131,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 		t.Fatalf("one too many got %d", r.StatusCode)
 	}
 	idle[0].Close()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(time.Millisecond) {
 		r, err := client.Get("http://metrics/metrics")
 		if err == nil {
 			r.Body.Close()
@@ -267,7 +267,7 @@ func TestBadAddresses(t *testing.T) {
 
 var long = strings.Repeat("a", maxPath)
 
-// pipes is a listener without a network, so that time can be had for nothing.
+// pipes is a listener without a network, so that time costs nothing.
 type pipes struct {
 	net.Listener
 	conns chan net.Conn
@@ -329,7 +329,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	}
 }
 
-// closing tells when a connection is closed.
+// closing reports when a connection is closed.
 type closing struct {
 	net.Conn
 	at chan time.Time

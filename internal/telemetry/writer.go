@@ -2,18 +2,18 @@ package telemetry
 
 import "time"
 
-// writer is the goroutine of a log: it alone waits for what is written to.
+// writer is the goroutine of a log: it alone waits for the output.
 type writer struct {
 	log *Log
 	out *liner
-	// lost counts what could not be written, and why.
+	// lost counts the events that could not be written, err says why.
 	lost uint64
 	err  error
 }
 
 func (w *writer) run() {
 	defer close(w.log.done)
-	var tick <-chan time.Time // while anything is kept of a source
+	var tick <-chan time.Time // while any source is kept
 	for {
 		select {
 		case e := <-w.log.queue:
@@ -35,7 +35,7 @@ func (w *writer) run() {
 	}
 }
 
-// drain writes what is queued by now, and all counts.
+// drain writes everything queued by now, and all counts.
 func (w *writer) drain() {
 	for range len(w.log.queue) {
 		e := <-w.log.queue
@@ -50,7 +50,7 @@ func (w *writer) entry(e *entry) {
 	w.account(w.out.entry(e), 1+e.dropped)
 }
 
-// sweep tells whether there is anything left to sweep.
+// sweep reports whether anything is left to sweep.
 func (w *writer) sweep(all bool) bool {
 	w.log.mu.Lock()
 	list := w.log.keeper.sweep(time.Now(), all)
@@ -63,7 +63,7 @@ func (w *writer) sweep(all bool) bool {
 	return more || w.lost > 0
 }
 
-// recover tells what could not be written, if that can be written by now.
+// recover reports the events that could not be written, if it can write by now.
 func (w *writer) recover() {
 	if w.lost == 0 {
 		return

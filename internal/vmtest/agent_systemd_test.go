@@ -8,15 +8,15 @@ import (
 	"path"
 	"path/filepath"
 	"testing"
-	"time"
 
-	"github.com/afalg-policy/afalg-policy/internal/vmtest/wire"
+	"github.com/afalg-policy/afalg-policy/internal/testing/box"
+	"github.com/afalg-policy/afalg-policy/internal/testing/machine/wire"
 )
 
 const agentUnit = "afalg-policy-agent"
 
-// answering is a container's command that uses AF_ALG whenever it is told to:
-// by the session that it has, and by a new one if that is lost.
+// answering is a container's command that uses AF_ALG each time it is told to:
+// by its session, and by a new one if that is lost.
 const answering = `mkfifo /tmp/ask /tmp/answer
 python3 -c '
 import socket
@@ -29,13 +29,16 @@ def digest(parent):
     with parent.accept()[0] as op:
         op.sendall(open("/etc/debian_version", "rb").read())
         return op.recv(64).hex()
-parent = session()
+try:
+    parent = session()
+except OSError:
+    parent = None
 open("/tmp/answer", "w").write("up")
 while True:
     open("/tmp/ask").read()
     try:
         text = "old " + digest(parent)
-    except OSError:
+    except (OSError, AttributeError):
         try:
             parent = session()
             text = "new " + digest(parent)
@@ -46,11 +49,9 @@ while True:
 cat /tmp/answer >/tmp/ready
 while :; do sleep 1; done`
 
-// TestAgentSystemd runs the agent as the service that is shipped, restarts and
-// kills it, and asks a container that was there before.
-func TestAgentSystemd(t *testing.T) {
-	t.Parallel()
-	vm := Boot(t, "6.12", Options{Systemd: true})
+// testAgentService runs the agent as the shipped service, restarts and kills
+// it, and asks a container that was there before.
+func testAgentService(t *testing.T, vm *VM) {
 	vm.Output(t, "cp", program(t), "/usr/local/bin/afalg-policy")
 	vm.WriteFile(t, agentPolicy, systemdPolicy(t), 0o644)
 	for _, kind := range []string{".service", ".socket"} {
@@ -74,19 +75,37 @@ func TestAgentSystemd(t *testing.T) {
 	c.expect("after the agent was killed", "new")
 
 	vm.WriteFile(t, agentPolicy, []byte("version: 1\nname: [\n"), 0o644)
-	vm.Output(t, "systemctl", "reload", agentUnit)
+	reloadAgent(t, vm)
 	c.expect("after an invalid policy", "old")
 
 	vm.WriteFile(t, agentPolicy, []byte("version: 1\nname: nothing\n"), 0o644)
-	vm.Output(t, "systemctl", "reload", agentUnit)
-	c.expect("after a policy without the rule", "Address family not supported by protocol")
+	reloadAgent(t, vm)
+	c.expect("after a policy without the rule", noFamily)
 
 	vm.WriteFile(t, agentPolicy, systemdPolicy(t), 0o644)
-	vm.Output(t, "systemctl", "reload", agentUnit)
+	reloadAgent(t, vm)
 	c.expect("after the first policy again", "old")
 
 	vm.Output(t, "systemctl", "stop", agentUnit+".socket", agentUnit+".service")
 	c.expect("after the agent was stopped", "Function not implemented")
+}
+
+// reloadAgent returns once the agent has read the policy, or refused it:
+// systemctl does not wait for that.
+func reloadAgent(t *testing.T, vm *VM) {
+	t.Helper()
+	const read = `grep -c 'the policy was read again\|the new policy was refused' ` + agentLog
+	vm.Output(t, "sh", "-c", "n=$("+read+"); systemctl reload "+agentUnit+" && until [ $("+read+") -gt $n ]; do sleep .1; done")
+}
+
+// noFamily is the answer of a denial, and of a kernel without AF_ALG.
+const noFamily = "Address family not supported by protocol"
+
+// TestBoxAgentService asks on the host's kernel. If that has no AF_ALG, a
+// session only shows that the agent asks for it.
+func TestBoxAgentService(t *testing.T) {
+	t.Parallel()
+	testAgentService(t, box.Start(t))
 }
 
 // systemdPolicy allows python, by its digest.
@@ -101,9 +120,10 @@ func systemdPolicy(t *testing.T) []byte {
 
 // answerer is a running container.
 type answerer struct {
-	t  *testing.T
-	vm *VM
-	id string
+	t    *testing.T
+	vm   *VM
+	id   string
+	real bool // the kernel has AF_ALG
 }
 
 func startAnswering(t *testing.T, vm *VM) answerer {
@@ -115,7 +135,7 @@ func startAnswering(t *testing.T, vm *VM) answerer {
 	}
 	bundle := wire.RunDir + "/answering"
 	vm.WriteFile(t, path.Join(bundle, "config.json"), config, 0o644)
-	c := answerer{t, vm, "answering"}
+	c := answerer{t, vm, "answering", hasALG(t, vm)}
 	vm.Output(t, "sh", "-c", "cd "+bundle+" && runc run --detach "+c.id+" </dev/null >/run/answering.out 2>&1; cat /run/answering.out >&2")
 	if got := c.exec("until [ -s /tmp/ready ]; do sleep .1; done; cat /tmp/ready"); got != "up" {
 		t.Fatalf("the container says %q\n%s", got, vm.Run(t, "sh", "-c", "cat /run/answering.out "+agentLog).Stdout)
@@ -126,18 +146,26 @@ func startAnswering(t *testing.T, vm *VM) answerer {
 func (c answerer) exec(script string) string {
 	c.t.Helper()
 	pid := c.vm.Output(c.t, "sh", "-c", "runc state "+c.id+` | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'`)
-	r := c.vm.Command(c.t, Command{Args: []string{"nsenter", "-t", pid, "-m", "sh", "-c", script}, Timeout: time.Minute})
+	r := c.vm.Command(c.t, Command{Args: []string{"nsenter", "-t", pid, "-m", "sh", "-c", script}})
 	return string(r.Stdout) + string(r.Stderr)
 }
 
-// expect has the container accept: on the "old" session, which it has, or on a
-// "new" one, or fail with an error.
+// expect has the container accept: on its "old" session, or on a "new" one, or
+// fail with an error.
 func (c answerer) expect(when, want string) {
 	c.t.Helper()
-	if want == "old" || want == "new" {
+	session := want == "old" || want == "new"
+	switch {
+	case session && c.real:
 		want += " " + wantDigest(c.t, c.vm)
+	case session:
+		want = noFamily
 	}
-	if got := c.exec("echo >/tmp/ask; timeout 30 cat /tmp/answer"); got != want {
+	before := asked(c.t, c.vm, agentLog)
+	if got := c.exec("echo >/tmp/ask; cat /tmp/answer"); got != want {
 		c.t.Errorf("%s: the container says %q, want %q", when, got, want)
+	}
+	if !c.real {
+		expectAsked(c.t, c.vm, when, agentLog, before, session)
 	}
 }

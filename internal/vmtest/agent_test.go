@@ -22,8 +22,8 @@ const (
 	agentLog    = "/run/agent.log"
 )
 
-// containerPolicy allows one algorithm to one binary, which in a container has
-// to be told by its digest.
+// containerPolicy allows one algorithm to one binary. A container needs its
+// digest.
 func containerPolicy(t *testing.T) []byte {
 	t.Helper()
 	return fmt.Appendf(nil, `version: 1
@@ -66,7 +66,7 @@ func agentProfile(t *testing.T, flags ...string) []byte {
 	return generate(t, append([]string{"seccomp", policy, "--broker", agentSocket}, flags...)...)
 }
 
-// What a container does with AF_ALG, line by line.
+// A container's uses of AF_ALG, line by line.
 const (
 	inContainer = `printf key | kcapi-dgst -c 'hmac(sha512)' --keyfd 0 --hex -i /etc/debian_version 2>&1
 kcapi-dgst -c sha256 --hex -i /etc/debian_version 2>&1
@@ -76,7 +76,7 @@ true`
 	noBind   = "libkcapi - Error: AF_ALG: bind failed (errno: -2)\n"
 )
 
-// said is what inContainer prints.
+// said is the output of inContainer.
 func said(t *testing.T, vm *VM, granted bool) string {
 	if granted {
 		return wantDigest(t, vm) + noBind + noSocket // without a newline
@@ -84,24 +84,21 @@ func said(t *testing.T, vm *VM, granted bool) string {
 	return noSocket + noSocket + noSocket
 }
 
-func TestAgent(t *testing.T) {
+// TestLongAgent has containers ask the agent, the real clients among them.
+func TestLongAgent(t *testing.T) {
 	t.Parallel()
 	for _, version := range Kernels() {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			vm := Boot(t, version, Options{})
 			vm.WriteFile(t, agentPolicy, containerPolicy(t), 0o644)
-			vm.Output(t, "sh", "-c", "mkdir -p /run/afalg-policy; "+program(t)+" agent "+agentPolicy+" --listen "+agentSocket+
-				" --log "+agentLog+" >/run/agent.out 2>&1 </dev/null & for i in $(seq 100); do [ -S "+agentSocket+" ] && exit; sleep .1; done; cat /run/agent.out; exit 1")
+			startAgent(t, vm, realAgent(t))
 			prepareClients(t, vm)
 			root := vm.HostRoot(t)
 			for _, runtime := range Runtimes() {
 				t.Run(runtime, func(t *testing.T) { testAgentRuntime(t, vm, runtime, root) })
 			}
-			// They take a minute; outside of containers they run on each kernel.
-			if version == Kernels()[len(Kernels())-1] {
-				t.Run("clients", func(t *testing.T) { testAgentClients(t, vm, root) })
-			}
+			t.Run("clients", func(t *testing.T) { testAgentClients(t, vm, root) })
 			t.Run("log", func(t *testing.T) { testAgentLog(t, vm) })
 			t.Run("down", func(t *testing.T) { testAgentDown(t, vm, root) })
 			if t.Failed() {
@@ -109,6 +106,18 @@ func TestAgent(t *testing.T) {
 			}
 		})
 	}
+}
+
+// startAgent starts an agent by hand, or a stand-in for one, and waits until it
+// listens.
+func startAgent(t *testing.T, vm *VM, command string) {
+	t.Helper()
+	vm.Output(t, "sh", "-c", "rm -f "+agentSocket+"; mkdir -p /run/afalg-policy; "+command+" >/run/agent.out 2>&1 </dev/null & echo $! >/run/agent.pid; "+
+		"until [ -S "+agentSocket+" ]; do kill -0 $! || { cat /run/agent.out >&2; exit 1; }; sleep .1; done")
+}
+
+func realAgent(t *testing.T) string {
+	return program(t) + " agent " + agentPolicy + " --listen " + agentSocket + " --log " + agentLog
 }
 
 func testAgentRuntime(t *testing.T, vm *VM, runtime, root string) {
@@ -130,8 +139,8 @@ func testAgentRuntime(t *testing.T, vm *VM, runtime, root string) {
 	}
 }
 
-// testAgentClients runs the real clients in containers, and compares what they
-// print with what they print outside. iwd goes as far as it goes without a bus.
+// testAgentClients runs the real clients in containers, and compares their
+// output with that outside. iwd goes as far as it can without a bus.
 func testAgentClients(t *testing.T, vm *VM, root string) {
 	var script strings.Builder
 	for _, c := range clientsOfALG {
@@ -151,7 +160,7 @@ func testAgentClients(t *testing.T, vm *VM, root string) {
 	}
 }
 
-// testAgentLog looks for the decisions of the containers before.
+// testAgentLog looks for the decisions about the earlier containers.
 func testAgentLog(t *testing.T, vm *VM) {
 	type line struct{ Container, Executable, SHA256, Algorithm, Verdict, Rule, Reason string }
 	found := map[string]bool{}
@@ -176,9 +185,9 @@ func testAgentLog(t *testing.T, vm *VM) {
 	}
 }
 
-// testAgentDown: without its agent a container does not start.
+// testAgentDown shows that a container does not start without its agent.
 func testAgentDown(t *testing.T, vm *VM, root string) {
-	vm.Output(t, "pkill", "-KILL", "-f", program(t)+" agent "+agentPolicy)
+	vm.Output(t, "sh", "-c", "kill -KILL $(cat /run/agent.pid)")
 	for _, runtime := range Runtimes() {
 		r := vm.Container(t, Container{Runtime: runtime, Rootfs: root, Seccomp: agentProfile(t, "--grant", "digest"), Args: []string{"echo", "up"}})
 		if r.Exit == 0 || len(r.Stdout) > 0 {

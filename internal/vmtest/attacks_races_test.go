@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// factor is how much longer than every day the attacks that take luck or time
-// are tried: 200 makes 100,000 tries of each race.
+// factor multiplies the tries of the attacks that need luck or time: 200 makes
+// 100,000 tries of each race.
 func factor() int {
 	if n, err := strconv.Atoi(os.Getenv("AFALG_POLICY_ATTACKS")); err == nil && n > 0 {
 		return n
@@ -21,9 +21,8 @@ func factor() int {
 
 func times(n int) string { return strconv.Itoa(n * factor()) }
 
-// pending is how many calls wait at once. The kernel looks for each of them in
-// a list of all, which takes minutes with the most.
-func pending() string { return strconv.Itoa(min(2000*factor(), 10000)) }
+// pending is the number of calls that wait at once.
+const pending = "10000"
 
 // watched has "attack watch" run "run": it measures the broker, stops it, or
 // kills it.
@@ -50,14 +49,15 @@ func races() []attack {
 		{name: "sessions", users: rootOnly, before: leak, script: "exec $A sessions " + times(500), want: "failed 0\n" + steady},
 		{name: "kills", before: leak, script: "exec $A kills " + times(100), want: "failed 0\nkilled " + times(100) + "\n" + steady},
 		{name: "circles", users: rootOnly, before: leak, script: "exec $A circles 600", want: "failed 0\n" + steady},
-		{name: "failing socketcalls", users: []string{asNobody}, flags: brokerSocketcall, before: leak, script: "exec $A32 failing 600",
+		{name: "failing socketcalls", users: []string{asNobody}, flags: brokerSocketcall, before: leak, script: "exec $A32 failing 300",
 			want: strings.Repeat("socketpair EOPNOTSUPP\nraw EPERM\n", 2) + "failed 0\n" + steady},
-		{name: "pending", users: rootOnly, before: watched("pending", "-"), script: "exec $B block " + pending(),
-			want: "EAFNOSUPPORT " + pending() + "\nrun exited with 0\ntree ended\n"},
+		{name: "pending", users: rootOnly, before: watched("pending", "-"), script: "exec $B block " + pending,
+			want: "EAFNOSUPPORT " + pending + "\nrun exited with 0\ntree ended\n"},
 		{name: "flood", script: "$A flood 8", want: "alone served\nbeside the flood served\n"},
 		{name: "stuck", users: rootOnly, script: "$A stuck 1", want: served, free: served},
 		{name: "stuck, 3", users: rootOnly, script: "$A stuck 3", want: served},
-		// Who has four calls that do not come back is not served meanwhile.
+		// A workload with four calls that do not return is not served
+		// meanwhile.
 		{name: "stuck, 8", users: rootOnly, script: "$A stuck 8", want: "beside it not served\nafter its end served\n"},
 	}
 }
@@ -67,8 +67,8 @@ const (
 	frontEnded  = "afalg-policy: the process that run began as was killed: the command and all that it started were killed\n"
 )
 
-// stops kill what "run" is made of, before and in each of the four steps. A
-// daemon below it goes through them too.
+// stops kill the parts of "run", before and in each of the four steps. A daemon
+// below it goes through them too.
 func stops() (list []attack) {
 	for step := range 5 {
 		list = append(list, attack{
@@ -81,32 +81,36 @@ func stops() (list []attack) {
 			want: "opened afterwards nothing\nrun exited with 3\ntree ended\n", stderr: brokerEnded},
 		attack{name: "front killed", before: watched("front", "2"), script: "$A endless",
 			want: "run died of 9\ntree ended\n", stderr: frontEnded},
-		// Nobody is left to kill the daemon, which gets ENOSYS for an answer.
 		attack{name: "both killed", users: rootOnly, before: watched("both", "3"), script: "$A endless",
+			want: "opened afterwards nothing\nrun died of 9\ntree ended\n"},
+		// Nobody is left to kill the daemon, which gets ENOSYS for an answer.
+		attack{name: "all killed", users: rootOnly, before: watched("all", "3"), script: "$A endless",
 			want: "opened afterwards nothing\nrun died of 9\ntree lives on\n"},
 	)
 }
 
-// tree attacks what "run" is made of, and what it was started with.
+// tree attacks the parts of "run", and the descriptors that it was started
+// with.
 func tree(version string) []attack {
 	inherited := func(what string) []string { return []string{attackDir + "attack", "inherit", what} }
-	const socket = "afalg-policy: descriptor 7, passed in from outside, is an AF_ALG socket, with which the command could do what it likes: start it without\n"
+	const socket = "afalg-policy: descriptor 7, passed in from outside, is an AF_ALG socket, which no filter restricts: start the command without it\n"
 	const ring = "afalg-policy: descriptor 7, passed in from outside, is an io_uring, by which the command could make sockets: start it without\n"
 	return []attack{
 		{name: "own filters", script: `$A filters`, want: "listener EBUSY\nallow ok\nlog ok\n" + tryAllowed, free: "listener ok\nallow ok\nlog ok\n" + tryFree},
 		{name: "rob", users: rootOnly, script: `exec $A rob`, want: robbed("child", "ok", "ok") + robbed("broker", "EPERM", "EACCES") +
-			robbed("front", "EPERM", "EACCES") + peers(version)},
+			robbed("guard", "EPERM", "EACCES") + peers(version)},
 		{name: "rob", users: []string{asNobody}, script: `exec $A rob`, want: strings.Replace(robbed("child", "ok", "ok"), "fd/2 ok", "fd/2 EACCES", 1) + // root's pipe
-			robbed("broker", "EPERM", "EACCES") + robbed("front", "EPERM", "EACCES") + peers(version)},
+			robbed("broker", "EPERM", "EACCES") + robbed("guard", "EPERM", "EACCES") + peers(version)},
 		{name: "inherited parent", before: inherited("parent"), script: "echo started", exit: 1, stderr: socket},
 		{name: "inherited operation", before: inherited("operation"), script: "echo started", exit: 1, stderr: socket},
 		{name: "inherited io_uring", before: inherited("io_uring"), script: "echo started", exit: 1, stderr: ring},
 	}
 }
 
-// robbed is what comes of taking a process apart, by calls and by /proc.
+// robbed is the result of taking a process apart, by calls and by /proc. The
+// filter refuses pidfd_getfd for any process.
 func robbed(who, call, file string) string {
-	return fmt.Sprintf(`%[1]s pidfd_getfd %[2]s
+	return fmt.Sprintf(`%[1]s pidfd_getfd EPERM
 %[1]s fd/2 %[3]s
 %[1]s mem %[3]s
 %[1]s environ %[3]s
@@ -117,12 +121,12 @@ func robbed(who, call, file string) string {
 `, who, call, file)
 }
 
-// peers is who made the placeholder: the front, which has nothing to take.
+// peers is the maker of the placeholder: the guard, which has nothing to take.
 func peers(version string) string {
 	if version == "6.1" {
-		return "SO_PEERCRED front\nSO_PEERPIDFD ENOPROTOOPT\n"
+		return "SO_PEERCRED guard\nSO_PEERPIDFD ENOPROTOOPT\n"
 	}
-	return "SO_PEERCRED front\nSO_PEERPIDFD front\nSO_PEERPIDFD, pidfd_getfd EPERM\n"
+	return "SO_PEERCRED guard\nSO_PEERPIDFD guard\nSO_PEERPIDFD, pidfd_getfd EPERM\n"
 }
 
 var brokerSocketcall = []string{"--socketcall", "broker"}
@@ -162,6 +166,7 @@ var (
 			want: "hmac(sha512) 64 64\nsha256 bind:ENOENT\n" + tryAllowed, free: socketcallFree + tryFree},
 		{name: "socketcall of AF_ALG, no grant", grant: "digest", flags: brokerSocketcall, script: `$A32 socketcall`, want: tryDenied, free: socketcallFree},
 		{name: "network namespace", users: rootOnly, flags: brokerSocketcall, script: `$A32 namespace`, want: ownNetwork, free: ownNetwork},
+		{name: "cgroup cut off", users: rootOnly, flags: brokerSocketcall, script: `$A32 cgroup`, want: cutOff, free: cutOff},
 	}
 	unprivileged     = ordinarySockets("EPERM", "EAFNOSUPPORT", "EAFNOSUPPORT")
 	unprivilegedFree = ordinarySockets("EPERM", "EPERM", "EOPNOTSUPP")
@@ -169,11 +174,21 @@ var (
 
 const (
 	socketcallFree = "hmac(sha512) 64 64\nsha256 32 32\n"
-	ownNetwork     = "as by socket yes\nanother one yes\nas by socket yes\n"
+	cutOff         = `outside
+by socketcall sent
+by socket sent
+inside
+by socketcall EPERM
+by socket EPERM
+inside, an ordinary user
+by socketcall EPERM
+by socket EPERM
+`
+	ownNetwork = "as by socket yes\nanother one yes\nas by socket yes\n"
 )
 
-// testBrokeredRoutes has the prober ask every route, as a stranger and as
-// somebody whom the policy allows an algorithm.
+// testBrokeredRoutes has the prober ask every route, as a stranger and as a
+// binary that the policy allows an algorithm.
 func testBrokeredRoutes(t *testing.T, vm *VM) {
 	for _, c := range []struct {
 		grant, socketcall, own, indirect string

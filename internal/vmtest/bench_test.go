@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// BenchmarkSession prints what the broker costs where AF_ALG is real: one run
+// BenchmarkSession prints the cost of the broker where AF_ALG is real: one run
 // of the bench program, whose figures are its own.
 //
 //	go test -tags vm -run '^$' -bench Session -benchtime 1x -v ./internal/vmtest

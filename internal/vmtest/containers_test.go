@@ -27,17 +27,21 @@ const installed = "/usr/local/bin/afalg-policy"
 type engine struct {
 	name     string // of the test
 	platform string // of "afalg-policy install"
-	kernel   string
-	// prepare works on the host before the machine boots, and returns what is
-	// to be done in it before anything is started.
-	prepare func(t *testing.T) func(vm *VM)
-	also    []string // platforms that are installed with it
-	unit    string   // its service; "" if it has none
-	load    []string // loads the images; the archive follows
-	run     func(c workload) []string
-	exec    func(name string, args ...string) []string
-	remove  []string // ends and removes a container
-	again   []string // starts a container again; nil where it outlives the daemon
+	// needs builds what the host lacks, and returns a function that puts it
+	// into the machine before anything is started.
+	needs func(t *testing.T) func(vm *VM)
+	// kernel is the one on which TestMachine has the platform.
+	kernel string
+	// unboxed names what a box cannot have: containerd 2 needs a controller for
+	// each pod, and podman builds need a capability that the host may lack.
+	unboxed, unboxedBuilds bool
+	also                   []string // platforms that are installed with it
+	unit                   string   // its service; "" if it has none
+	load                   []string // loads the images; the archive follows
+	run                    func(c workload) []string
+	exec                   func(name string, args ...string) []string
+	remove                 []string // ends and removes a container
+	again                  []string // starts a container again; nil where it outlives the daemon
 	// free is a container to which the platform closes no route but these.
 	free   workload
 	closed []string
@@ -45,28 +49,25 @@ type engine struct {
 	// change nothing.
 	others map[string]func(c workload) []string
 	execs  map[string]func(name string, args ...string) []string
-	// execGranted is what the clients say that are started in a container that
-	// is granted something; "" for what the container itself says.
+	// execGranted is the output of clients started in a container with a grant;
+	// "" for that of the container itself.
 	execGranted string
-	// brief leaves out what another engine with the same daemon and runtime shows.
-	brief bool
 	// old is the tool by which containers can be made and not started.
 	old string
 	// builds are commands that run the last step of the Dockerfile in the
 	// directory $0, by the name of the builder.
 	builds map[string]string
-	// unconfined are options that take the profile away.
+	// unconfined are options that remove the profile.
 	unconfined map[string][]string
 	// stolen has a container bring the profile of another one, with its grants,
-	// which is in that file; nil where profiles cannot carry any.
+	// from that file; nil where profiles cannot carry any.
 	stolen []string
 	// raw has a runtime take the filter that allows everything instead of the
 	// profile; nil where no runtime can be asked for that.
 	raw []string
-	// vouched are workloads that the policy of the tests knows by something
-	// that the platform says of them.
+	// vouched are workloads that the test policy knows by a vouched fact.
 	vouched []workload
-	// claiming are workloads that say themselves what would be enough.
+	// claiming are workloads that claim a fact that would be enough.
 	claiming []workload
 }
 
@@ -116,7 +117,8 @@ func dockerLikeExec(tool string, options ...string) func(string, ...string) []st
 // ctrRun asks for containerd's default profile: ctr has none by itself.
 func ctrRun(options ...string) func(workload) []string {
 	return func(c workload) []string {
-		args := []string{"ctr", "run", c.lifetime(), "--mount", "type=bind,src=" + installed + ",dst=/afalg-policy,options=rbind:ro"}
+		// A box may be without the controllers that shares take.
+		args := []string{"ctr", "run", c.lifetime(), "--cpu-shares=0", "--mount", "type=bind,src=" + installed + ",dst=/afalg-policy,options=rbind:ro"}
 		if !c.unconfined {
 			args = append(args, "--seccomp")
 		}
@@ -128,25 +130,25 @@ func ctrExec(name string, args ...string) []string {
 	return append([]string{"ctr", "task", "exec", "--exec-id", fmt.Sprint("e", time.Now().UnixNano()), name}, args...)
 }
 
-// docker is Debian's: another one may come first in PATH, without a builder.
+// docker is Debian's: another one without a builder may come first in PATH.
 const docker = "/usr/bin/docker"
 
 func engines() []engine {
 	return []engine{
 		{
-			// Debian's docker has containerd start its containers, so that both
+			// Debian's docker has containerd start its containers, so both
 			// wrappers are on the way.
 			name: "docker", platform: "docker", kernel: "6.1", old: docker, also: []string{"containerd"}, unit: "docker", load: []string{docker, "load", "--input"},
 			run: dockerLike([]string{docker}), exec: dockerLikeExec(docker),
 			remove: []string{docker, "rm", "--force"}, again: []string{docker, "restart", "--time=0"},
 			others: map[string]func(workload) []string{"runc by name": dockerLike([]string{docker}, "--runtime=runc")},
-			execs:  map[string]func(string, ...string) []string{"privileged": dockerLikeExec(docker, "--privileged")},
+			execs:  map[string]func(string, ...string) []string{privileged: dockerLikeExec(docker, "--privileged")},
 			builds: map[string]string{
 				"classic":  "DOCKER_BUILDKIT=0 " + docker + ` build --no-cache --network=none "$0"`,
 				"BuildKit": "DOCKER_BUILDKIT=1 " + docker + ` build --no-cache --network=none --progress=plain "$0"`,
 			},
 			unconfined: map[string][]string{
-				"privileged":              {"--privileged"},
+				privileged:                {"--privileged"},
 				"unconfined":              {"--security-opt=seccomp=unconfined"},
 				"unconfined runc by name": {"--security-opt=seccomp=unconfined", "--runtime=runc"},
 			},
@@ -158,22 +160,22 @@ func engines() []engine {
 			},
 		},
 		{
-			name: "podman", platform: "podman", kernel: "6.1", old: "podman", load: []string{"podman", "load", "--input"},
+			name: "podman", platform: "podman", kernel: "6.12", unboxedBuilds: true, old: "podman", load: []string{"podman", "load", "--input"},
 			run: dockerLike([]string{"podman"}), exec: dockerLikeExec("podman"),
 			remove: []string{"podman", "rm", "--force", "--time=0"}, again: []string{"podman", "restart", "--time=0"},
 			closed: []string{"io_uring"},
 			others: map[string]func(workload) []string{
-				"runc":              dockerLike([]string{"podman", "--runtime=runc"}),
+				"runc":              dockerLike([]string{"podman", "--runtime=runc"}, "--cgroups=enabled"), // it has no other way
 				"without our hooks": dockerLike([]string{"podman", "--hooks-dir=/srv"}),
 			},
-			execs: map[string]func(string, ...string) []string{"privileged": dockerLikeExec("podman", "--privileged")},
+			execs: map[string]func(string, ...string) []string{privileged: dockerLikeExec("podman", "--privileged")},
 			// crun hands a listener over for the first process alone.
 			execGranted: strings.Repeat("libkcapi - Error: AF_ALG: socket syscall failed (errno: -38)\n", 3),
 			builds: map[string]string{
 				"by a runtime": `podman build --no-cache --network=none "$0"`,
 				"by chroot":    `podman build --no-cache --isolation=chroot "$0"`,
 			},
-			unconfined: map[string][]string{"unconfined": {"--security-opt=seccomp=unconfined"}, "privileged": {"--privileged"}},
+			unconfined: map[string][]string{"unconfined": {"--security-opt=seccomp=unconfined"}, privileged: {"--privileged"}},
 			stolen:     []string{"--security-opt=seccomp=" + stolenProfile},
 			raw:        []string{"--annotation=run.oci.seccomp_bpf_data=BgAAAAAA/38="},
 			vouched: []workload{
@@ -188,14 +190,15 @@ func engines() []engine {
 			name: "containerd", platform: "containerd", kernel: "6.1", unit: "containerd", load: []string{"ctr", "image", "import"},
 			run: ctrRun(), exec: ctrExec, remove: ctrRemove,
 			others:     map[string]func(workload) []string{"another shim": ctrRun("--runtime=io.containerd.runc.v1")},
-			unconfined: map[string][]string{"privileged": {"--privileged"}, "no profile": nil},
+			unconfined: map[string][]string{privileged: {"--privileged"}, "no profile": nil},
 			vouched:    []workload{{name: "granted"}},
 			claiming: []workload{
 				{name: "labelled", options: []string{"--label=app=web"}}, {name: "asking", options: []string{"--env=AFALG_POLICY_GRANT=digest"}},
 			},
 		},
+		pods(engine{name: "pods on containerd 1.6", kernel: "6.1", needs: podsOn1}),
 		// The profile of containerd 2 closes most routes by itself.
-		pods(engine{name: "pods on containerd 2", kernel: "6.12", brief: true, prepare: podsOn2, free: workload{options: []string{"--unconfined"}}}),
+		pods(engine{name: "pods on containerd 2", kernel: "6.12", unboxed: true, needs: podsOn2, free: workload{options: []string{"--unconfined"}}}),
 	}
 }
 
@@ -212,7 +215,7 @@ func pods(e engine) engine {
 	}
 	e.exec = func(name string, args ...string) []string { return append([]string{podTool, "exec", name}, args...) }
 	e.remove = []string{podTool, "rm"}
-	e.unconfined = map[string][]string{"privileged": {"--privileged"}, "unconfined": {"--unconfined"}}
+	e.unconfined = map[string][]string{privileged: {"--privileged"}, "unconfined": {"--unconfined"}}
 	e.vouched = []workload{{name: "granted"}, {name: "known", options: []string{"--namespace=crypto"}}}
 	e.claiming = []workload{{name: "asking", options: []string{"--env=AFALG_POLICY_GRANT=digest"}}}
 	return e
@@ -223,6 +226,24 @@ var ctrRemove = []string{"sh", "-c", `ctr task rm --force "$0"; ctr container rm
 const podTool = "/usr/local/bin/pod"
 
 const containerdConfig = "/etc/containerd/config.toml"
+
+// Pods need controllers and capabilities that a box may lack: shares of time,
+// and protection when memory is short.
+
+// podsOn1 has pods on Debian's containerd.
+func podsOn1(t *testing.T) func(vm *VM) {
+	t.Helper()
+	tool := goPrograms(t, "./pod")
+	return func(vm *VM) {
+		vm.Output(t, "install", tool+"/pod", podTool)
+		vm.WriteFile(t, containerdConfig, []byte(`version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "localhost/pause:1"
+  disable_cgroup = true
+  restrict_oom_score_adj = true
+`), 0o644)
+	}
+}
 
 // podsOn2 puts containerd 2, which Debian 12 does not have, in the place of
 // Debian's.
@@ -253,33 +274,31 @@ func goPrograms(t *testing.T, packages ...string) string {
 	return dir
 }
 
-// boot starts a machine that has systemd, the units of Debian's packages, and
-// stores on file systems that take layers.
-func (e engine) boot(t *testing.T) *VM {
+// Podman's own settings: there is no bus, by which it would ask systemd for
+// cgroups; and a box may be without controllers, and without the capability by
+// which crun fills them.
+const (
+	vmContainers  = "[engine]\ncgroup_manager = \"cgroupfs\"\n"
+	boxContainers = vmContainers + "[containers]\ncgroups = \"disabled\"\npids_limit = 0\n"
+)
+
+// setUp gives a machine with systemd stores on file systems that support
+// layers, and the program.
+func setUp(t *testing.T, vm *VM, containersConf string) {
 	t.Helper()
-	prepare := func(*VM) {}
-	if e.prepare != nil {
-		prepare = e.prepare(t)
-	}
-	vm := Boot(t, e.kernel, Options{Systemd: true, Memory: 3072})
-	t.Logf("%s booted in %v", vm.Release, vm.Booted.Round(time.Millisecond))
 	for _, store := range []string{"containerd", "containers", "docker"} {
 		dir := "/var/lib/" + store
 		vm.Output(t, "mkdir", "-p", dir)
 		vm.Output(t, "mount", "-t", "tmpfs", "-o", "mode=711", store, dir)
 	}
 	vm.WriteFile(t, "/etc/default/docker", []byte(`DOCKER_OPTS="--iptables=false --ip6tables=false --bridge=none"`+"\n"), 0o644)
-	// There is no bus, by which podman would ask systemd for cgroups.
-	vm.WriteFile(t, "/etc/containers/containers.conf", []byte("[engine]\ncgroup_manager = \"cgroupfs\"\n"), 0o644)
+	vm.WriteFile(t, "/etc/containers/containers.conf", []byte(containersConf), 0o644)
 	for _, unit := range []string{"docker", "containerd", agentUnit} { // there is no journal
 		vm.WriteFile(t, "/etc/systemd/system/"+unit+".service.d/log.conf",
 			fmt.Appendf(nil, "[Service]\nStandardError=append:/run/%[1]s.log\nStandardOutput=append:/run/%[1]s.log\n", unit), 0o644)
 	}
 	vm.Output(t, "systemctl", "daemon-reload")
-	vm.Output(t, "modprobe", "-a", "af_alg", "algif_hash")
 	vm.Output(t, "install", "-D", program(t), installed)
-	prepare(vm)
-	return vm
 }
 
 // start starts the platform's service, and gives it the images.
@@ -297,13 +316,14 @@ func (e engine) start(t *testing.T, vm *VM, archive string) {
 	}
 }
 
-// try runs a container to its end, or to where it has started.
+// try runs a container to its end, or to its start.
 func (e engine) try(t *testing.T, vm *VM, c workload) Result {
 	t.Helper()
 	return vm.Command(t, Command{Args: e.run(c), Timeout: 4 * time.Minute})
 }
 
-// images are what the archive holds: one layer, under several configurations.
+// images are the content of the archive: one layer, under several
+// configurations.
 var images = map[string]map[string]any{
 	"plain":    {"Cmd": []string{"sh"}},
 	"known":    {"Labels": map[string]string{"known": "by its digest"}},
@@ -311,8 +331,27 @@ var images = map[string]map[string]any{
 	"pause":    {"Cmd": []string{"sleep", "100000"}},
 }
 
+// platformFiles are the files for machines with platforms.
+type platformFiles struct {
+	archive string            // of images
+	digests map[string]string // of the images
+	put     map[string]func(vm *VM)
+}
+
+func buildPlatforms(t *testing.T, engines []engine) platformFiles {
+	t.Helper()
+	files := platformFiles{put: map[string]func(*VM){}}
+	files.archive, files.digests = imageArchive(t)
+	for _, e := range engines {
+		if e.needs != nil {
+			files.put[e.name] = e.needs(t)
+		}
+	}
+	return files
+}
+
 // imageArchive writes the images as "docker save" does, which every platform
-// can load, and returns the path. It has to be made before the machine boots.
+// can load, and returns the path.
 func imageArchive(t *testing.T) (path string, digests map[string]string) {
 	t.Helper()
 	layer := baseLayer(t)
@@ -321,6 +360,8 @@ func imageArchive(t *testing.T) (path string, digests map[string]string) {
 		OS           string         `json:"os"`
 		Config       map[string]any `json:"config"`
 		RootFS       map[string]any `json:"rootfs"`
+		// buildah counts the layers that it names.
+		History []map[string]string `json:"history"`
 	}
 	type entry struct {
 		Config   string
@@ -336,6 +377,7 @@ func imageArchive(t *testing.T) (path string, digests map[string]string) {
 		settings["Env"] = []string{"PATH=/bin:/usr/bin"}
 		text := mustJSON(t, config{
 			"amd64", "linux", settings, map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + sum(layer)}},
+			[]map[string]string{{"created_by": "a test"}},
 		})
 		digests[name] = "sha256:" + sum(text)
 		archive.file(sum(text)+".json", 0o644, text)

@@ -11,11 +11,11 @@ import (
 	"testing"
 )
 
-// digest has kcapi-dgst, a real client of AF_ALG, compute what the FIPS
-// integrity check does: the hmac(sha512) of a file.
+// digest has kcapi-dgst, a real client of AF_ALG, compute the hmac(sha512) of a
+// file, as the FIPS integrity check does.
 const digest = `printf key | kcapi-dgst -c 'hmac(sha512)' --keyfd 0 --hex -i /etc/debian_version`
 
-// wantDigest is what digest prints where AF_ALG is allowed.
+// wantDigest is the output of digest where AF_ALG is allowed.
 func wantDigest(t testing.TB, vm *VM) string {
 	t.Helper()
 	mac := hmac.New(sha512.New, []byte("key"))
@@ -23,8 +23,7 @@ func wantDigest(t testing.TB, vm *VM) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// testGrant runs the workload that the fips policy is about, with the grant
-// and without.
+// testGrant runs the workload of the fips policy, with the grant and without.
 func testGrant(t *testing.T, vm *VM) {
 	want := wantDigest(t, vm)
 	root := vm.HostRoot(t)

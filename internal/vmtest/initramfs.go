@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"path"
-	"path/filepath"
 	"strings"
-	"sync"
 
-	"github.com/afalg-policy/afalg-policy/internal/vmtest/wire"
+	"github.com/afalg-policy/afalg-policy/internal/testing/machine"
+	"github.com/afalg-policy/afalg-policy/internal/testing/machine/wire"
 )
 
 // bootModules reach the host: its root by 9p, the test by a virtio port.
@@ -19,12 +16,12 @@ var bootModules = []string{"virtio_pci", "virtio_console", "9pnet_virtio", "9p",
 
 // initramfs builds the archive that the kernel unpacks and starts: the agent,
 // its configuration, and the modules that it loads.
-func (k kernel) initramfs(systemd bool) ([]byte, error) {
-	agent, err := buildAgent()
+func (k kernel) initramfs(c wire.Config) ([]byte, error) {
+	agent, err := machine.Agent()
 	if err != nil {
 		return nil, err
 	}
-	config, err := json.Marshal(wire.Config{ModuleTree: k.modules, Systemd: systemd})
+	config, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
 	}
@@ -45,23 +42,6 @@ func (k kernel) initramfs(systemd bool) ([]byte, error) {
 	}
 	return a.finish(), nil
 }
-
-// buildAgent compiles the test machine's agent, once.
-var buildAgent = sync.OnceValues(func() ([]byte, error) {
-	dir, err := os.MkdirTemp("", "vmtest")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "agent")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary,
-		"github.com/afalg-policy/afalg-policy/internal/vmtest/guest")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // static: the initramfs holds no libraries
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the agent: %w\n%s", err, out)
-	}
-	return os.ReadFile(binary)
-})
 
 // archive is a cpio archive in the "newc" format, the one that the kernel
 // reads (Documentation/driver-api/early-userspace/buffer-format.rst).

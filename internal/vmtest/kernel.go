@@ -33,7 +33,7 @@ func findKernel(version string) (kernel, error) {
 		return kernel{}, err
 	}
 	if len(images) == 0 {
-		return kernel{}, fmt.Errorf("no kernel %s in %s: run scripts/install test", version, cache)
+		return kernel{}, fmt.Errorf("no kernel %s in %s: run scripts/install vm", version, cache)
 	}
 	image := images[len(images)-1]
 	release := strings.TrimPrefix(filepath.Base(image), "vmlinuz-")
@@ -41,8 +41,8 @@ func findKernel(version string) (kernel, error) {
 	return kernel{image, tree}, nil
 }
 
-// closure lists the files of the named modules and of all that they depend
-// on, in the order in which they load. Modules built into the kernel drop out.
+// closure lists the files of the named modules and of their dependencies, in
+// the order in which they load. It leaves out modules built into the kernel.
 func (k kernel) closure(names ...string) ([]string, error) {
 	dependencies, err := k.dependencies()
 	if err != nil {

@@ -15,11 +15,11 @@ import (
 
 var update = flag.Bool("update", false, "write docs/measured.md instead of comparing")
 
-// grid is a table of what was measured. The tests in virtual machines compare
-// every cell with the machine; docs/measured.md shows the same tables.
+// grid is a table of measurements. The tests in virtual machines compare every
+// cell with the machine; docs/measured.md shows the same tables.
 type grid struct {
 	title, text string
-	rows        string // what the rows are
+	rows        string // the meaning of the rows
 	columns     []string
 	cells       []cells
 }
@@ -58,10 +58,10 @@ func (g grid) markdown() string {
 	return b.String()
 }
 
-// seccompRoutes is what the routes give in a container. Docker's base answers
-// EPERM where no rule allows a call, Podman's ENOSYS. Neither has a rule for
-// io_uring, so that hardening has none to change; Docker's has none for high
-// bits either.
+// seccompRoutes has the result of each route in a container. Docker's base
+// answers EPERM where no rule allows a call, Podman's ENOSYS. Neither has a
+// rule for io_uring, so that hardening has none to change; Docker's has none
+// for high bits either.
 var seccompRoutes = grid{
 	title: "Containers under seccomp",
 	text: `The prober alone in a container, with Docker's default capabilities. The bases
@@ -83,7 +83,7 @@ granted one from builtin:fips with --grant.`,
 	},
 }
 
-// otherRoutes is what the routes give under the other targets.
+// otherRoutes has the result of each route under the other targets.
 var otherRoutes = grid{
 	title: "systemd units, and AppArmor without seccomp",
 	text: `The units have the drop-ins that ` + "`afalg-policy generate systemd`" + ` writes for every
@@ -105,8 +105,8 @@ program's own profile that includes the abstraction.`,
 	},
 }
 
-// clientSockets is what statically linked C programs get: of AF_UNIX, AF_INET,
-// AF_INET6 and AF_NETLINK, and of AF_ALG.
+// clientSockets has the results of statically linked C programs: for AF_UNIX,
+// AF_INET, AF_INET6 and AF_NETLINK, and for AF_ALG.
 var clientSockets = grid{
 	title: "64-bit and 32-bit programs",
 	text: `What programs get of the ordinary families (AF_UNIX, AF_INET, AF_INET6 and
@@ -128,8 +128,8 @@ const measuredFile = "../../docs/measured.md"
 
 const measuredHead = `# Measured on real kernels
 
-` + "`make test`" + ` boots Debian's 6.1 and 6.12 kernels and compares each cell below with
-them, under runc and under crun. Every cell holds for each kernel and each
+` + "`make test`" + ` and ` + "`make test-all`" + ` boot Debian's 6.1 and 6.12 kernels and compare each cell
+below with them, under runc and under crun. Every cell holds for each kernel and each
 runtime. This file is written by ` + "`go generate ./internal/vmtest`" + `.
 
 - **open**: an AF_ALG socket was obtained, and sha256 was bound on it. For

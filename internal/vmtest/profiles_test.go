@@ -12,6 +12,8 @@ import (
 
 	mobyseccomp "github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/afalg-policy/afalg-policy/internal/testing/machine"
 )
 
 // podmanBase is Podman's default profile, from Debian's
@@ -45,7 +47,7 @@ func generate(t testing.TB, args ...string) []byte {
 	return out
 }
 
-// confinement is what a container runs under.
+// confinement is the profile of a container.
 type confinement struct {
 	name     string // the column of a table
 	seccomp  []byte // linux.seccomp of config.json
@@ -72,11 +74,11 @@ func seccompConfinements(t testing.TB) []confinement {
 	return append(shipped, hardened(t)...)
 }
 
-// resolve makes of a base what its engine hands to the runtime. It is Docker's
-// own code that does so here, not ours.
+// resolve makes of a base what its engine hands to the runtime. Docker's own
+// code does so here, not ours.
 func resolve(t testing.TB, base []byte) []byte {
 	t.Helper()
-	container := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: capabilities()}}}
+	container := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: machine.Capabilities()}}}
 	profile, err := mobyseccomp.LoadProfile(string(base), container)
 	if err != nil {
 		t.Fatal(err)

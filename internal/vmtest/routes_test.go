@@ -18,8 +18,8 @@ import (
 // would.
 var probing = []string{"probe", "--json", "--load"}
 
-// testRoutes compares a table of routes with what the prober finds. It runs
-// alone in its root: that it starts shows that it needs nothing else.
+// testRoutes compares a table of routes with the prober's findings. The prober
+// runs alone in its root: its start shows that it needs nothing else.
 func testRoutes(t *testing.T, vm *VM) {
 	rootfs := vm.Rootfs(t, map[string]string{"/afalg-policy": program(t)})
 	for _, c := range seccompConfinements(t) {
@@ -67,7 +67,7 @@ func compareRoutes(t *testing.T, want map[string]string, r Result) {
 	}
 }
 
-// routeCell is a result as the tables put it.
+// routeCell is a result in the form of the tables.
 func routeCell(r probe.Route) string {
 	switch {
 	case r.Verdict == probe.Open && (r.Bind == "" || r.Bind == "ok"):
@@ -89,7 +89,7 @@ func routeCell(r probe.Route) string {
 	return cell
 }
 
-// A descriptor that is passed in is seen by no filter; only the prober sees it.
+// No filter sees a descriptor that is passed in; only the prober does.
 func testInherited(t *testing.T, vm *VM) {
 	const pass = `import os, socket, sys
 parent = socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET)

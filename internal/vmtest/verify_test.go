@@ -3,7 +3,6 @@
 package vmtest
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -15,34 +14,31 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
-	"github.com/afalg-policy/afalg-policy/internal/bpf"
-	"github.com/afalg-policy/afalg-policy/internal/oracle"
+	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
+	"github.com/afalg-policy/afalg-policy/internal/testing/oracle"
 )
 
-// TestVerify holds the verdicts of verify against kernels that have AF_ALG,
+// TestLongVerify compares the verdicts of verify with kernels that have AF_ALG,
 // x32 and io_uring.
-func TestVerify(t *testing.T) {
+func TestLongVerify(t *testing.T) {
 	asking := filepath.Join(t.TempDir(), "oracle")
 	if err := oracle.Build(asking); err != nil {
 		t.Fatal(err)
 	}
+	t.Parallel()
 	for _, version := range Kernels() {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			vm := Boot(t, version, Options{})
 			t.Run("attempts", func(t *testing.T) { testAttempts(t, vm, asking) })
-			// One after the other they would take two minutes on each.
-			if version == Kernels()[0] {
-				t.Run("containers", func(t *testing.T) { testVerifyContainers(t, vm) })
-			} else {
-				t.Run("mutants", func(t *testing.T) { testMutants(t, vm, asking) })
-			}
+			t.Run("containers", func(t *testing.T) { testVerifyContainers(t, vm) })
+			t.Run("mutants", func(t *testing.T) { testMutants(t, vm, asking) })
 		})
 	}
 }
 
 // ask puts cases to the machine's kernel.
-func (vm *VM) ask(t *testing.T, program string, cases []oracle.Case) [][]oracle.Answer {
+func ask(t *testing.T, vm *VM, program string, cases []oracle.Case) [][]oracle.Answer {
 	t.Helper()
 	r := vm.Command(t, Command{Args: []string{program}, Stdin: oracle.Encode(cases)})
 	answers, err := oracle.Decode(cases, r.Stdout)
@@ -60,10 +56,10 @@ func calls() (list []oracle.Call) {
 	return list
 }
 
-// testAttempts: without a filter, each way in is open. Otherwise a mutant that
-// opens it would go unnoticed.
+// testAttempts shows that each way is open without a filter. Otherwise a mutant
+// that opens it would go unnoticed.
 func testAttempts(t *testing.T, vm *VM, program string) {
-	answers := vm.ask(t, program, []oracle.Case{{Filter: nil, Calls: calls()}})[0]
+	answers := ask(t, vm, program, []oracle.Case{{Filter: nil, Calls: calls()}})[0]
 	for i, a := range oracle.Attempts() {
 		if !a.Obtained(answers[i]) {
 			t.Errorf("%s %s %v: %v", a.ABI, a.Needs[0], a.Call, answers[i])
@@ -71,8 +67,8 @@ func testAttempts(t *testing.T, vm *VM, program string) {
 	}
 }
 
-// testMutants damages hardened profiles one rule at a time. Each mutant that
-// the kernel shows open must be open by verify; and what verify says passes,
+// testMutants damages hardened profiles one rule at a time. verify must find
+// each mutant open that the kernel shows open; and a call that verify lets pass
 // must pass.
 func testMutants(t *testing.T, vm *VM, program string) {
 	var subjects []oracle.Subject
@@ -91,7 +87,7 @@ func testMutants(t *testing.T, vm *VM, program string) {
 	for i, trial := range trials.List {
 		real[i] = oracle.Case{Filter: trial.Filter, Calls: calls()}
 	}
-	tally := trials.Compare(vm.ask(t, program, real))
+	tally := trials.Compare(ask(t, vm, program, real))
 	for _, missed := range tally.Missed {
 		t.Errorf("missed: %s", missed)
 	}
@@ -102,14 +98,15 @@ func testMutants(t *testing.T, vm *VM, program string) {
 	testWitnesses(t, vm, program, trials)
 }
 
-// testWitnesses issues the registers of every witness. A program below the
-// filter answers for the kernel, so that calls with odd arguments tell.
+// testWitnesses makes the call of every witness, with its registers. A program
+// below the filter answers for the kernel, so that calls with odd arguments
+// tell.
 func testWitnesses(t *testing.T, vm *VM, program string, trials oracle.Trials) {
 	var cases []oracle.Case
 	var of []oracle.Trial
 	witnesses := map[string]int{}
 	for _, trial := range trials.List {
-		var data []bpf.Data
+		var data []cbpf.Data
 		for _, v := range trial.Verdicts {
 			if v.Witness != nil {
 				data = append(data, *v.Witness)
@@ -120,7 +117,7 @@ func testWitnesses(t *testing.T, vm *VM, program string, trials oracle.Trials) {
 			cases, of = append(cases, oracle.Judged(trial.Filter, data)), append(of, trial)
 		}
 	}
-	for i, answers := range vm.ask(t, program, cases) {
+	for i, answers := range ask(t, vm, program, cases) {
 		for j, got := range answers {
 			if got.Errno() != oracle.Gated {
 				t.Errorf("%s: witness %v: %v", of[i].Name, cases[i].Calls[j], got)
@@ -135,28 +132,9 @@ func testWitnesses(t *testing.T, vm *VM, program string, trials oracle.Trials) {
 	}
 }
 
-// running starts a container that sleeps, where its runtime keeps its state by
-// default, and returns its name.
-func (vm *VM) running(t *testing.T, c Container, name string) {
-	t.Helper()
-	config, err := c.Spec()
-	if err != nil {
-		t.Fatal(err)
-	}
-	bundle := vm.next("bundle")
-	vm.WriteFile(t, bundle+"/config.json", config, 0o644)
-	vm.Output(t, "sh", "-c", fmt.Sprintf("exec %s run --detach --bundle %s %s </dev/null >/dev/null 2>%s/log || { cat %s/log; false; }", c.Runtime, bundle, name, bundle, bundle))
-	t.Cleanup(func() { // t.Context has ended
-		remove := Command{Args: []string{c.Runtime, "delete", "--force", name}}
-		if r, err := vm.Do(context.Background(), remove); err != nil || r.Exit != 0 {
-			t.Errorf("%v: %v\n%s", remove.Args, err, r.Stderr)
-		}
-	})
-}
-
 // report is what the test needs of verify's JSON.
 type report struct {
-	Closed  bool `json:"closed"`
+	Verdict string `json:"verdict"`
 	Filters []struct {
 		Name     string `json:"name"`
 		Kind     string `json:"kind"`
@@ -164,10 +142,12 @@ type report struct {
 		Answers  []struct {
 			ABI   string      `json:"abi"`
 			Route afalg.Route `json:"route"`
-			State string      `json:"state"`
+			State string      `json:"verdict"`
 		} `json:"answers"`
 	} `json:"filters"`
 }
+
+func (r report) closed() bool { return r.Verdict == "closed" }
 
 // openRoutes lists the routes that a report does not call closed.
 func (r report) openRoutes() string {
@@ -205,14 +185,14 @@ func testVerifyContainers(t *testing.T, vm *VM) {
 			}
 			t.Run(runtime+"/"+c.name, func(t *testing.T) {
 				name := runtime + "-" + strings.NewReplacer(" ", "-", ",", "").Replace(c.name)
-				vm.running(t, Container{Runtime: runtime, Rootfs: root, Seccomp: c.seccomp, Args: []string{"sleep", "600"}}, name)
+				vm.Running(t, Container{Runtime: runtime, Rootfs: root, Seccomp: c.seccomp, Args: []string{"sleep", "100000"}}, name)
 				r := vm.Run(t, afalgPolicy, "verify", "--json", "--container", name)
 				var got report
 				if err := json.Unmarshal(r.Stdout, &got); err != nil {
 					t.Fatalf("%v\n%s%s", err, r.Stdout, r.Stderr)
 				}
-				if d := cmp.Diff(routes, got.openRoutes()); d != "" || got.Closed != (routes == "") || (r.Exit == 0) != got.Closed {
-					t.Errorf("exit status %d, closed %v: %s", r.Exit, got.Closed, d)
+				if d := cmp.Diff(routes, got.openRoutes()); d != "" || got.closed() != (routes == "") || (r.Exit == 0) != got.closed() {
+					t.Errorf("exit status %d, %s: %s", r.Exit, got.Verdict, d)
 				}
 				if prefix := fmt.Sprintf("container %s of %s, process ", name, runtime); !strings.HasPrefix(got.Filters[0].Name, prefix) {
 					t.Errorf("name %q, want %s…", got.Filters[0].Name, prefix)
@@ -245,7 +225,7 @@ func testVerifyContainers(t *testing.T, vm *VM) {
 		}
 	})
 	t.Run("a user namespace of its own", func(t *testing.T) {
-		vm.running(t, Container{Runtime: "runc", Rootfs: root, Seccomp: seccompConfinements(t)[1].seccomp, Args: []string{"sleep", "600"}}, "target")
+		vm.Running(t, Container{Runtime: "runc", Rootfs: root, Seccomp: seccompConfinements(t)[1].seccomp, Args: []string{"sleep", "100000"}}, "target")
 		var state struct{ PID int }
 		if err := json.Unmarshal([]byte(vm.Output(t, "runc", "state", "target")), &state); err != nil {
 			t.Fatal(err)

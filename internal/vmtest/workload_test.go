@@ -13,9 +13,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/afalg-policy/afalg-policy/internal/testing/box"
 )
 
-// ordinary is what the workload prints where nothing ordinary is refused.
+// ordinary is the workload's output where nothing ordinary is refused.
 const ordinary = `shell ok
 tcp4 ok
 tcp6 ok
@@ -29,17 +31,28 @@ netlink ok
 asyncio ok
 `
 
-// testWorkload runs the workload under each hardened profile, and under none
-// to show that it is what it says.
+// testWorkload runs the workload under each hardened profile, and under none as
+// the control.
 func testWorkload(t *testing.T, vm *VM) {
+	free := confinement{name: "no profile"}
+	apparmor := confinement{name: "AppArmor", apparmor: loadContainerProfile(t, vm)}
+	testOrdinary(t, vm, append(hardened(t), free, apparmor))
+}
+
+// TestBoxWorkload shows that the hardened profiles refuse nothing ordinary on
+// the host's kernel either.
+func TestBoxWorkload(t *testing.T) {
+	t.Parallel()
+	testOrdinary(t, box.Start(t), hardened(t))
+}
+
+func testOrdinary(t *testing.T, vm *VM, confinements []confinement) {
 	script, err := os.ReadFile("../../testdata/vm/workload.py")
 	if err != nil {
 		t.Fatal(err)
 	}
 	root := vm.HostRoot(t)
-	free := confinement{name: "no profile"}
-	apparmor := confinement{name: "AppArmor", apparmor: loadContainerProfile(t, vm)}
-	for _, c := range append(hardened(t), free, apparmor) {
+	for _, c := range confinements {
 		want := ordinary + "alg EAFNOSUPPORT\nalg socketpair EAFNOSUPPORT\n"
 		switch {
 		case c.apparmor != "":
@@ -61,19 +74,18 @@ func testWorkload(t *testing.T, vm *VM) {
 	}
 }
 
-// rawClient builds the client that makes both 32-bit calls itself.
-func rawClient(t *testing.T) string {
+// rawClient builds a client that makes 32-bit calls itself.
+func rawClient(t *testing.T, name string) string {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "raw")
-	out, err := exec.Command("gcc", "-m32", "-static", "-O1", "-Wall", "-Werror", "-o", binary, "../../testdata/clients/socketcall.c").CombinedOutput()
+	binary := filepath.Join(t.TempDir(), name)
+	out, err := exec.Command("gcc", "-m32", "-static", "-O1", "-Wall", "-Werror", "-o", binary, "../../testdata/clients/"+name+".c").CombinedOutput()
 	if err != nil {
 		t.Fatalf("gcc: %v\n%s", err, out)
 	}
 	return binary
 }
 
-// askClients runs every client in one container, and names each in what it
-// prints.
+// askClients runs every client in one container, and names each in the output.
 const askClients = `
 for c in x86-64 i386 x32; do
 	/$c 1 2 10 16 38 | sed "s/^/$c /"
@@ -82,16 +94,17 @@ for family in 1 38; do
 	/raw $family | sed "s/^\([a-z]*\) /\1 $family /; s/ok/open/"
 done`
 
-// clientRows leads from the names that askClients prints to the rows of
+// clientRows maps the names in the output of askClients to the rows of
 // clientSockets.
 var clientRows = map[string]string{
 	"x86-64": "64-bit, C library", "i386": "32-bit, C library", "x32": "x32, C library",
 	"socket": "32-bit, socket", "socketcall": "32-bit, socketcall",
 }
 
-func testClients(t *testing.T, vm *VM, binaries map[string]string) {
-	files := map[string]string{"/raw": rawClient(t), "/bin/sh": "/bin/busybox", "/bin/sed": "/bin/busybox"}
-	for abi, binary := range binaries {
+// testPrograms has programs of each ABI ask under the hardened profiles.
+func testPrograms(t *testing.T, vm *VM, p programs) {
+	files := map[string]string{"/raw": p.raw, "/bin/sh": "/bin/busybox", "/bin/sed": "/bin/busybox"}
+	for abi, binary := range p.byABI {
 		files["/"+abi] = binary
 	}
 	rootfs := vm.Rootfs(t, files)
@@ -120,7 +133,7 @@ func testClients(t *testing.T, vm *VM, binaries map[string]string) {
 	}
 }
 
-// clientCells reads what askClients prints, lines of client, family, result.
+// clientCells reads the output of askClients, lines of client, family, result.
 func clientCells(text string) map[string]string {
 	type results struct{ ordinary, alg map[string]bool }
 	found := map[string]results{}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
@@ -23,14 +24,14 @@ func TestAttackID(t *testing.T) {
 	}
 	for _, platform := range Platforms() {
 		if platform != "podman" {
-			refused(t, Source{Platform: platform, Spec: []byte(`{}`)}, "the ID of the container is not known", plan.Identity{})
+			refused(t, Source{Platform: platform, Spec: &profile.Config{}}, "the ID of the container is not known", plan.Identity{})
 		}
 	}
-	refused(t, Source{Platform: "lxc", ID: "web", Spec: []byte(`{}`)}, `platform "lxc": it must be one of containerd, crio, docker, oci, podman`, plan.Identity{})
-	refused(t, Source{Platform: "oci", ID: "web", Spec: []byte(`{"annotations": 1}`)}, "reading the spec", plan.Identity{})
+	refused(t, Source{Platform: "lxc", ID: "web", Spec: &profile.Config{}}, `platform "lxc": it must be one of containerd, crio, docker, oci, podman`, plan.Identity{})
+	refused(t, Source{Platform: "oci", ID: "web"}, "the spec of the container is not known", plan.Identity{})
 }
 
-// The spec of one container with the ID of another.
+// The spec of one container comes with the ID of another.
 func TestAttackOtherID(t *testing.T) {
 	dir := unpack(t, "podman")
 	refused(t, source(t, dir, "podman", podmanRm, "web"), "the spec is of container "+podmanWeb, plan.Identity{})
@@ -46,17 +47,17 @@ func TestAttackOtherID(t *testing.T) {
 	refused(t, source(t, dir, "docker", "other", "web"), "the configuration of container other is that of", plan.Identity{})
 }
 
-// podman run --rootfs with the root of another container.
+// podman run --rootfs names the root of another container.
 func TestAttackRootOfAnother(t *testing.T) {
 	dir := unpack(t, "podman")
 	refused(t, source(t, dir, "podman", "", "rf", dir+"/rootfs", dir+"/graph/vfs/dir/"+podmanLayer), "it must be one", plan.Identity{})
-	// and of one that is no longer there
+	// The root is of a container that does not exist any more.
 	refused(t, source(t, dir, "podman", "", "rf", dir+"/rootfs", dir+"/graph/vfs/dir/"+strings.Repeat("a", 64)), "the root of container", plan.Identity{})
 	// A container with an image has its root in the store.
 	refused(t, source(t, dir, "podman", "", "web", dir+"/graph/vfs/dir/"+podmanLayer, dir+"/rootfs"), "its root is not in", plan.Identity{})
 }
 
-// A volume of the image at the place where libpod mounts its file.
+// An image has a volume at the place where libpod mounts its file.
 func TestAttackVolume(t *testing.T) {
 	dir := unpack(t, "podman")
 	own := dir + "/run/vfs-containers/" + podmanRf + "/userdata/.containerenv"
@@ -64,7 +65,8 @@ func TestAttackVolume(t *testing.T) {
 	refused(t, source(t, dir, "podman", "", "rf", own, dir+"/graph/volumes/x/_data/run/vfs-containers/"+podmanWeb+"/userdata/.containerenv/x"), "tells neither", plan.Identity{})
 }
 
-// A store inside the root of a container, whose files are root's there too.
+// A store lies inside the root of a container, whose files are root's there
+// too.
 func TestAttackStoreInRoot(t *testing.T) {
 	dir := unpack(t, "docker")
 	root := dir + "/docker/overlay2/x/merged"
@@ -76,7 +78,7 @@ func TestAttackStoreInRoot(t *testing.T) {
 	}
 }
 
-// What the image says must not count, whatever else cannot be read.
+// The image's claims must not count, whatever else cannot be read.
 func TestAttackUnreadableImage(t *testing.T) {
 	dir := unpack(t, "docker")
 	content := dir + "/docker/image/vfs/imagedb/content/sha256/" + strings.TrimPrefix(dockerID, "sha256:")
@@ -124,8 +126,8 @@ func TestAttackUnreadableImage(t *testing.T) {
 	refused(t, source(t, dir, "podman", "", "web"), `"manifest" has the digest "md5:1"`, left)
 }
 
-// An image whose tag now leads to another manifest of the same configuration:
-// the annotations that the first put into the spec are still the image's.
+// A tag now leads to another manifest of the same configuration: the
+// annotations that the first manifest put into the spec are still the image's.
 func TestAttackSecondManifest(t *testing.T) {
 	dir := unpack(t, "podman")
 	c, err := Container(source(t, dir, "podman", "", "web", `"own.example/b"`, `"later.example/z"`))
@@ -139,7 +141,8 @@ func TestAttackSecondManifest(t *testing.T) {
 	}
 }
 
-// Steps of a build run what the build file says, on the image of their base.
+// Steps of a build run the commands of the build file, on the image of their
+// base.
 func TestAttackBuild(t *testing.T) {
 	dir := unpack(t, "podman")
 	list := dir + "/graph/vfs-containers/containers.json"
@@ -147,7 +150,7 @@ func TestAttackBuild(t *testing.T) {
 	refused(t, source(t, dir, "podman", "", "web"), "was not made by podman create or run", plan.Identity{})
 }
 
-// A name that an administrator gave to nothing.
+// The store gives the container no valid name.
 func TestAttackNames(t *testing.T) {
 	dir := unpack(t, "podman")
 	list := dir + "/graph/vfs-containers/containers.json"
@@ -159,7 +162,7 @@ func TestAttackNames(t *testing.T) {
 	refused(t, source(t, dir, "podman", "", "web"), "stands twice", plan.Identity{})
 }
 
-// Another client of containerd in the namespace of Kubernetes, which sets the
+// Another client of containerd, in the namespace of Kubernetes, sets the
 // annotations of the CRI plugin.
 func TestAttackNamespaceOfKubernetes(t *testing.T) {
 	dir := unpack(t, "containerd")
@@ -177,7 +180,7 @@ func TestAttackNamespaceOfKubernetes(t *testing.T) {
 	}
 }
 
-// Annotations of the pod under keys that CRI does not set on a sandbox.
+// The pod has annotations under keys that CRI does not set on a sandbox.
 func TestAttackSandbox(t *testing.T) {
 	dir := unpack(t, "containerd")
 	digest := "sha256:" + strings.Repeat("e", 64)
@@ -202,7 +205,7 @@ func TestAttackSandbox(t *testing.T) {
 	}
 }
 
-// Annotations of the pod under the keys of the kubelet's labels.
+// The pod has annotations under the keys of the kubelet's labels.
 func TestAttackCRIOLabels(t *testing.T) {
 	dir := unpack(t, "crio")
 	for _, change := range [][2]string{
@@ -216,7 +219,7 @@ func TestAttackCRIOLabels(t *testing.T) {
 	refused(t, source(t, dir, "crio", "c0ffee", "container", "cri-o\"", "libpod\""), "this is no container of CRI-O", plan.Identity{})
 }
 
-// A bundle that is none of containerd's, or that anybody could have made.
+// The bundle is not containerd's, or is one that anybody could have made.
 func TestAttackBundle(t *testing.T) {
 	dir := unpack(t, "containerd")
 	s := source(t, dir, "containerd", criWeb, "container")
@@ -238,11 +241,11 @@ func TestAttackBundle(t *testing.T) {
 	refused(t, s, "not a directory", plan.Identity{})
 }
 
-// What Docker would not have written.
+// Docker would not have written these files.
 func TestAttackDockerFiles(t *testing.T) {
 	config := func(rest string) string { return `{"ID":"` + dockerWeb + `","Name":"/web"` + rest + `}` }
 	for _, tt := range []struct{ file, content, want string }{
-		{"", config(`,"name":"/other","id":"x"`), `image "": not a digest`}, // keys in another case are others
+		{"", config(`,"name":"/other","id":"x"`), `image "": not a digest`}, // keys in another case are different keys
 		{"", config(`,"Name":"/other"`), "stands twice"},
 		{"", config(`,"Config":{"Labels":["a"]}`), "not an object"},
 		{"", config(`,"Config":{"Labels":{"a":1}}`), "not an object of texts"},
@@ -271,7 +274,7 @@ func TestAttackDockerFiles(t *testing.T) {
 	refused(t, source(t, dir, "docker", dockerWeb, "web"), "others can write there", plan.Identity{})
 }
 
-// The content of the store must be what its digest says.
+// The content of the store must match its digest.
 func TestAttackBlob(t *testing.T) {
 	dir := unpack(t, "docker")
 	put(t, dir+"/docker/containers/"+dockerWeb+"/config.v2.json", `{"ID":"`+dockerWeb+`","Name":"/web","Driver":"overlayfs","Image":"`+dockerID+`","ImageManifest":{"digest":"`+podmanID+`"},"Config":{"Labels":{"a":"b"}}}`)

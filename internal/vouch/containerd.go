@@ -5,15 +5,15 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// What containerd's CRI plugin writes into the spec, after the annotations of
-// the pod, which so cannot overwrite it. containerd 1.6.20:
+// containerd's CRI plugin writes these keys into the spec after the annotations
+// of the pod, which therefore cannot overwrite them. containerd 1.6.20:
 // pkg/cri/server/container_create_linux.go; 2.4: internal/cri/annotations.
 const (
 	criOwn       = "io.kubernetes.cri."
@@ -26,15 +26,15 @@ const (
 // taskDirs hold the bundles, as STATE/TASKS/NAMESPACE/ID.
 var taskDirs = []string{"io.containerd.runtime.v2.task", "io.containerd.runtime.v1.linux"}
 
-// kubernetes is the containerd namespace of the CRI plugin, and criState where
-// the plugin keeps a directory for each of its containers, in 1.6 and in 2.4.
+// kubernetes is the containerd namespace of the CRI plugin. In criState the
+// plugin keeps a directory for each of its containers, in 1.6 and in 2.4.
 const (
 	kubernetes = "k8s.io"
 	criState   = "io.containerd.grpc.v1.cri"
 )
 
 // containerd makes the bundle's path from the namespace and the ID.
-func containerd(s Source, sp *spec, c *plan.Container) error {
+func containerd(s Source, c *plan.Container) error {
 	state, tasks, namespace, err := taskOf(s)
 	if err != nil {
 		return err
@@ -52,17 +52,17 @@ func containerd(s Source, sp *spec, c *plan.Container) error {
 		case err != nil:
 			return err
 		case kind != "":
-			return cri(sp, c, kind)
+			return cri(s.Spec, c, kind)
 		}
 	}
-	// A client of containerd set the annotations, and which is not told.
-	// nerdctl's have labels of the image among them: those with "nerdctl/" in
-	// the key (its source of August 2026; 1.7 took the user's alone).
+	// An unknown client of containerd set the annotations. nerdctl's have
+	// labels of the image among them: those with "nerdctl/" in the key (its
+	// source of August 2026; 1.7 took the user's alone).
 	c.Vouched.Name, c.Vouched.Namespace = s.ID, namespace
 	return nil
 }
 
-// taskOf takes STATE/TASKS/NAMESPACE/ID apart.
+// taskOf splits STATE/TASKS/NAMESPACE/ID.
 func taskOf(s Source) (state, tasks, namespace string, err error) {
 	if s.ID == "" {
 		return "", "", "", errNoID
@@ -77,9 +77,9 @@ func taskOf(s Source) (state, tasks, namespace string, err error) {
 	return state, tasks, namespace, nil
 }
 
-// criKind is the kind of container that the CRI plugin made, and "" if it was
-// another client. In its namespace others run containers too, with annotations
-// of their own; the plugin's directory is made by nobody else.
+// criKind is the kind of container that the CRI plugin made, and "" if another
+// client made it. Others run containers in its namespace too, with annotations
+// of their own; only the plugin makes its directory.
 func criKind(st *store, id string) (string, error) {
 	for _, kind := range []string{"containers", "sandboxes"} {
 		err := st.dir(criState, kind, id)
@@ -90,11 +90,11 @@ func criKind(st *store, id string) (string, error) {
 	return "", nil
 }
 
-// cri reads what the CRI plugin wrote. The other annotations are those of the
+// cri reads the keys of the CRI plugin. The other annotations are those of the
 // pod that the administrator lets through (pod_annotations), and those of
 // devices: no part of an image is among them.
-func cri(sp *spec, c *plan.Container, kind string) error {
-	a := sp.Annotations
+func cri(spec *profile.Config, c *plan.Container, kind string) error {
+	a := spec.Annotations
 	if a[criPod] == "" || a[criNamespace] == "" {
 		return fmt.Errorf("a container of Kubernetes without the annotations %s and %s", criPod, criNamespace)
 	}
@@ -105,20 +105,21 @@ func cri(sp *spec, c *plan.Container, kind string) error {
 	c.Vouched.Name = a[criName]
 	c.Vouched.Images = digestsOf(a[criImage])
 	// Of the plugin's keys, the pod can set those that it does not.
-	settleAnnotations(c, sp, func(key string) bool { return strings.HasPrefix(key, criOwn) })
+	settleAnnotations(c, spec, func(key string) bool { return strings.HasPrefix(key, criOwn) })
 	return nil
 }
 
 var (
-	digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	digestEnd  = regexp.MustCompile(`(?:^|@)(sha256:[0-9a-f]{64})$`)
+	digestForm = lazily(`^sha256:[0-9a-f]{64}$`)
+	digestEnd  = lazily(`(?:^|@)(sha256:[0-9a-f]{64})$`)
 )
 
-// digestsOf are the digests in references of images: NAME@DIGEST, or DIGEST.
+// digestsOf returns the digests in references of images: NAME@DIGEST, or
+// DIGEST.
 func digestsOf(references ...string) []string {
 	var list []string
 	for _, r := range references {
-		if m := digestEnd.FindStringSubmatch(r); m != nil {
+		if m := digestEnd().FindStringSubmatch(r); m != nil {
 			list = append(list, m[1])
 		}
 	}

@@ -3,18 +3,18 @@ package vouch
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// What CRI-O writes into the spec (read from its source, main of August 2026:
-// internal/factory/container/container.go, server/sandbox_run_linux.go). Of a
-// container, in this order, a later one replacing an earlier: the annotations of
-// the pod; CRI-O's own; the annotations that the kubelet gives the container;
-// its labels, of which the kubelet gives four. Of a sandbox the annotations of
-// the pod come after CRI-O's own.
+// CRI-O writes these keys into the spec (read from its source, main of August
+// 2026: internal/factory/container/container.go, server/sandbox_run_linux.go).
+// In a container it writes in this order, and a later value replaces an earlier
+// one: the annotations of the pod; CRI-O's own; the annotations that the
+// kubelet gives the container; its labels, four of them from the kubelet. In a
+// sandbox the annotations of the pod come after CRI-O's own.
 const (
 	crioOwn       = "io.kubernetes.cri-o."
 	crioLabels    = crioOwn + "Labels"
@@ -31,8 +31,8 @@ const (
 	crioSandbox   = "POD" // the name of every sandbox; a container cannot have it
 )
 
-func crio(s Source, sp *spec, c *plan.Container) error {
-	a := sp.Annotations
+func crio(s Source, c *plan.Container) error {
+	a := s.Spec.Annotations
 	switch {
 	case s.ID == "":
 		return errNoID
@@ -54,19 +54,19 @@ func crio(s Source, sp *spec, c *plan.Container) error {
 	c.Vouched.Images = sortedOnce(append(digestsOf(a[crioImage], a[crioImageName], a[crioImageID]), imageID(a[crioImageID])...))
 	// Some of CRI-O's own keys are written only where there is a value, so
 	// that the pod can set them.
-	settleAnnotations(c, sp, func(key string) bool { return strings.HasPrefix(key, crioOwn) })
+	settleAnnotations(c, s.Spec, func(key string) bool { return strings.HasPrefix(key, crioOwn) })
 	return nil
 }
 
 // crioLabelsOf reads the labels from CRI-O's own annotation. Without labels of
 // the kubelet, the pod's annotations could stand under their keys: so both must
-// say the same.
+// agree.
 func crioLabelsOf(a map[string]string) (map[string]string, error) {
-	v, err := parse([]byte(a[crioLabels]))
+	v, err := jsontext.Parse([]byte(a[crioLabels]))
 	if err != nil {
 		return nil, fmt.Errorf("the annotation %s: %w", crioLabels, err)
 	}
-	labels, err := v.texts("")
+	labels, err := v.Texts("")
 	if err != nil {
 		return nil, fmt.Errorf("the annotation %s: %w", crioLabels, err)
 	}
@@ -78,11 +78,11 @@ func crioLabelsOf(a map[string]string) (map[string]string, error) {
 	return labels, nil
 }
 
-var hex64 = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var hex64 = lazily(`^[0-9a-f]{64}$`)
 
-// imageID is the digest that an image ID of containers/storage is.
+// imageID returns an image ID of containers/storage as a digest.
 func imageID(id string) []string {
-	if !hex64.MatchString(id) {
+	if !hex64().MatchString(id) {
 		return nil
 	}
 	return []string{"sha256:" + id}

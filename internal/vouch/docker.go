@@ -7,11 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// Where Docker's daemon keeps its data unless told otherwise, where it is told
-// so, and where a containerd of its own machine keeps images.
+// dockerRoot is the default data directory of Docker's daemon. dockerConfigDir
+// may name another. containerdImages has the images of a containerd that the
+// machine runs.
 var (
 	dockerRoot       = "/var/lib/docker"
 	dockerConfigDir  = "/etc/docker"
@@ -23,28 +25,31 @@ const (
 	maxRepositories = 16 << 20 // every tag and digest of every image
 )
 
-// docker reads what the daemon knows of a container. Annotations are those of
+// docker reads the daemon's record of a container. Annotations are those of
 // docker run --annotation (Docker 24: HostConfig.Annotations); the daemon takes
 // none from an image.
-func docker(s Source, sp *spec, c *plan.Container) error {
+func docker(s Source, c *plan.Container) error {
 	if s.ID == "" {
 		return errNoID
 	}
-	st, src, err := dockerContainer(s.ID, sp.Root.Path)
+	st, src, err := dockerContainer(s.ID, s.Spec.Root)
 	if err != nil {
+		if c.Vouched.Build = dockerBuild(s); c.Vouched.Build {
+			return nil
+		}
 		return err
 	}
 	defer st.close()
-	config, err := parse(src)
+	config, err := jsontext.Parse(src)
 	if err != nil {
 		return fmt.Errorf("the configuration of container %s: %w", s.ID, err)
 	}
-	if id := config.text("/ID"); id != s.ID {
+	if id := config.Text("/ID"); id != s.ID {
 		return fmt.Errorf("the configuration of container %s is that of %.100q", s.ID, id)
 	}
-	c.Vouched.Name = strings.TrimPrefix(config.text("/Name"), "/")
-	settleAnnotations(c, sp, func(string) bool { return false })
-	all, err := config.texts("/Config/Labels")
+	c.Vouched.Name = strings.TrimPrefix(config.Text("/Name"), "/")
+	settleAnnotations(c, s.Spec, func(string) bool { return false })
+	all, err := config.Texts("/Config/Labels")
 	if err != nil {
 		return fmt.Errorf("the configuration of container %s: %w", s.ID, err)
 	}
@@ -54,7 +59,7 @@ func docker(s Source, sp *spec, c *plan.Container) error {
 	if err != nil {
 		return err
 	}
-	ofImage, err := image.texts("/config/Labels")
+	ofImage, err := image.Texts("/config/Labels")
 	if err != nil {
 		return fmt.Errorf("the configuration of the image of container %s: %w", s.ID, err)
 	}
@@ -95,7 +100,26 @@ func dockerContainer(id, root string) (*store, []byte, error) {
 	return nil, nil, errors.Join(fmt.Errorf("no data of Docker has a container %s: it may be a step of a build", id), configErr)
 }
 
-// dockerConfigured is the data root that the daemon is told, or "".
+// dockerBuild reports whether the bundle of a container is a step of a build.
+// BuildKit makes ROOT/buildkit/executor/ID, where nobody but root can write.
+// Neither an image nor a build file chooses that place.
+func dockerBuild(s Source) bool {
+	executor := filepath.Dir(filepath.Clean(s.Bundle))
+	root, isExecutor := strings.CutSuffix(executor, "/buildkit/executor")
+	configured, _ := dockerConfigured()
+	if s.Bundle == "" || !isExecutor || root != dockerRoot && root != configured || filepath.Base(s.Bundle) != s.ID {
+		return false
+	}
+	st, err := openStore(executor)
+	if err != nil {
+		return false
+	}
+	defer st.close()
+	_, err = st.read(maxDockerFile, s.ID, "config.json")
+	return err == nil
+}
+
+// dockerConfigured returns the data root in the daemon's configuration, or "".
 func dockerConfigured() (string, error) {
 	st, err := openStore(dockerConfigDir)
 	if err != nil {
@@ -106,11 +130,11 @@ func dockerConfigured() (string, error) {
 	if err != nil {
 		return "", absent(err)
 	}
-	config, err := parse(src)
+	config, err := jsontext.Parse(src)
 	if err != nil {
 		return "", fmt.Errorf("%s/daemon.json: %w", dockerConfigDir, err)
 	}
-	return config.text("/data-root"), nil
+	return config.Text("/data-root"), nil
 }
 
 func absent(err error) error {
@@ -121,31 +145,31 @@ func absent(err error) error {
 }
 
 // dockerImage returns the configuration of an image, and the image's digests.
-func dockerImage(st *store, config value) (image value, digests []string, err error) {
-	id := config.text("/Image")
-	if !digestForm.MatchString(id) {
-		return value{}, nil, fmt.Errorf("image %.100q: not a digest", id)
+func dockerImage(st *store, config *jsontext.Document) (image *jsontext.Document, digests []string, err error) {
+	id := config.Text("/Image")
+	if !digestForm().MatchString(id) {
+		return nil, nil, fmt.Errorf("image %.100q: not a digest", id)
 	}
 	digests = []string{id}
-	driver := config.text("/Driver")
+	driver := config.Text("/Driver")
 	src, err := st.read(maxDockerFile, "image", driver, "imagedb", "content", "sha256", strings.TrimPrefix(id, "sha256:"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return containerdImage(st, config, digests)
 	}
 	if err != nil {
-		return value{}, digests, err
+		return nil, digests, err
 	}
 	if digestOf(src) != id {
-		return value{}, digests, fmt.Errorf("the configuration of image %s has another digest", id)
+		return nil, digests, fmt.Errorf("the configuration of image %s has another digest", id)
 	}
-	if image, err = parse(src); err != nil {
-		return value{}, digests, fmt.Errorf("the configuration of image %s: %w", id, err)
+	if image, err = jsontext.Parse(src); err != nil {
+		return nil, digests, fmt.Errorf("the configuration of image %s: %w", id, err)
 	}
 	pulled, err := dockerManifests(st, driver, id)
 	return image, sortedOnce(append(digests, pulled...)), err
 }
 
-// dockerManifests are the digests under which an image was pulled. Docker
+// dockerManifests returns the digests under which an image was pulled. Docker
 // writes NAME@DIGEST there after it has compared the manifest with the digest;
 // docker load cannot.
 func dockerManifests(st *store, driver, id string) ([]string, error) {
@@ -160,29 +184,29 @@ func dockerManifests(st *store, driver, id string) ([]string, error) {
 // there since 29 unless told otherwise. The ID is the digest of a manifest, or
 // of an index, and the configuration's follows from ImageManifest. (From
 // Docker's source, 28.5: container/container.go.)
-func containerdImage(st *store, config value, digests []string) (value, []string, error) {
-	manifestID := config.text("/ImageManifest/digest")
-	if !digestForm.MatchString(manifestID) {
-		return value{}, digests, fmt.Errorf("the configuration of image %s is not in %s", digests[0], st.path)
+func containerdImage(st *store, config *jsontext.Document, digests []string) (*jsontext.Document, []string, error) {
+	manifestID := config.Text("/ImageManifest/digest")
+	if !digestForm().MatchString(manifestID) {
+		return nil, digests, fmt.Errorf("the configuration of image %s is not in %s", digests[0], st.path)
 	}
 	digests = sortedOnce(append(digests, manifestID))
 	manifest, err := blob(st.path, manifestID)
 	if err != nil {
-		return value{}, digests, err
+		return nil, digests, err
 	}
-	configID := manifest.text("/config/digest")
+	configID := manifest.Text("/config/digest")
 	image, err := blob(st.path, configID)
 	if err != nil {
-		return value{}, digests, err
+		return nil, digests, err
 	}
 	return image, sortedOnce(append(digests, configID)), nil
 }
 
 // blob reads JSON from the content store of the daemon's own containerd, or of
-// the machine's. The digest tells whether it is the right one.
-func blob(root, digest string) (value, error) {
-	if !digestForm.MatchString(digest) {
-		return value{}, fmt.Errorf("%.100q: not a digest", digest)
+// the machine's. The digest reports whether it is the right one.
+func blob(root, digest string) (*jsontext.Document, error) {
+	if !digestForm().MatchString(digest) {
+		return nil, fmt.Errorf("%.100q: not a digest", digest)
 	}
 	var errs []error
 	for _, path := range []string{filepath.Join(root, "containerd", "daemon"), containerdImages} {
@@ -199,8 +223,8 @@ func blob(root, digest string) (value, error) {
 		case digestOf(src) != digest:
 			errs = append(errs, fmt.Errorf("%s: the content has another digest than %s", path, digest))
 		default:
-			return parse(src)
+			return jsontext.Parse(src)
 		}
 	}
-	return value{}, errors.Join(errs...)
+	return nil, errors.Join(errs...)
 }

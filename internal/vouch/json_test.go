@@ -36,7 +36,7 @@ func TestEachObject(t *testing.T) {
 	}
 }
 
-// Whatever encoding/json takes as an array of objects is divided as it divides.
+// eachObject divides every array of objects as encoding/json does.
 func FuzzEachObject(f *testing.F) {
 	for _, src := range []string{`[]`, `[{}]`, `[{"a":"\\\""},{"b":[{},"]"]}]`, `[{"a":"\u0022}"}]`, `[{},1]`, `[{}`, "[{\"\\\\\":1}\n]"} {
 		f.Add(src)
@@ -83,18 +83,18 @@ func TestAsks(t *testing.T) {
 		{"no names of rules", `{"process":{"env":["AFALG_POLICY_GRANT=A ../x -y \u001b[31m é ` + strings.Repeat("a", 65) + ` ok"]}}`, []string{"ok"}},
 		{"too long", `{"process":{"env":["AFALG_POLICY_GRANT=` + strings.Repeat(" ", maxAskText) + ` late"]}}`, nil},
 	} {
-		c, err := Container(Source{Platform: "oci", ID: "x", Spec: []byte(tt.spec)})
+		c, err := Container(Source{Platform: "oci", ID: "x", Spec: config(t, []byte(tt.spec))})
 		if err != nil || !slices.Equal(c.Asks, tt.want) {
 			t.Errorf("%s: %q, %v; want %q", tt.name, c.Asks, err, tt.want)
 		}
 	}
-	c, err := Container(Source{Platform: "oci", ID: "x", Spec: []byte(`{"process":{"env":["AFALG_POLICY_GRANT=` + many + `"]}}`)})
+	c, err := Container(Source{Platform: "oci", ID: "x", Spec: config(t, []byte(`{"process":{"env":["AFALG_POLICY_GRANT=`+many+`"]}}`))})
 	if err != nil || len(c.Asks) != maxAsks {
 		t.Errorf("%d names, %v; want %d", len(c.Asks), err, maxAsks)
 	}
 }
 
-// A store of 1,000 containers and 100 images.
+// The store has 1,000 containers and 100 images.
 func BenchmarkPodman(b *testing.B) {
 	dir := unpack(b, "podman")
 	for _, list := range []struct {

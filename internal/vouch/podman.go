@@ -9,25 +9,26 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"regexp"
 	"strings"
 
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// podmanGraph is where Podman keeps containers and images unless told otherwise.
+// podmanGraph is Podman's default store of containers and images.
 var podmanGraph = "/var/lib/containers/storage"
 
 const (
 	maxStore    = 64 << 20 // containers.json, images.json; about 600 bytes a container
-	maxManifest = 4 << 20  // what registries take
+	maxManifest = 4 << 20  // the limit of registries
 )
 
 // podman finds the container in its store: by the layer that is its root, by
 // the ID in the path of the file that libpod mounts at /run/.containerenv, and
 // by the ID that the runtime is given. All that are known must agree.
-func podman(s Source, sp *spec, c *plan.Container) error {
-	at, err := podmanTrace(s, sp)
+func podman(s Source, c *plan.Container) error {
+	at, err := podmanTrace(s)
 	if err != nil {
 		return err
 	}
@@ -40,21 +41,21 @@ func podman(s Source, sp *spec, c *plan.Container) error {
 	if err != nil {
 		return err
 	}
-	c.ID = entry.text("/id")
-	names := entry.list("/names")
+	c.ID = entry.Text("/id")
+	names := entry.List("/names")
 	if len(names) != 1 {
 		return fmt.Errorf("container %s has %d names in %s", c.ID, len(names), at.graph)
 	}
 	c.Vouched.Name = names[0] // podman rename changes it here, and not in the metadata
-	image := entry.text("/image")
+	image := entry.Text("/image")
 	if image == "" { // --rootfs
-		settleAnnotations(c, sp, func(string) bool { return false })
+		settleAnnotations(c, s.Spec, func(string) bool { return false })
 		return nil
 	}
-	return podmanImage(st, at.driver, image, sp, c)
+	return podmanImage(st, at.driver, image, s.Spec, c)
 }
 
-// trace is what a spec tells of the place of a container in a store.
+// trace is the place of a container in a store, as far as a spec shows it.
 type trace struct {
 	graph, run string // directories; run may be ""
 	driver     string
@@ -62,17 +63,17 @@ type trace struct {
 }
 
 // roots are the root file systems of containers/storage, by driver.
-var roots = regexp.MustCompile(`^(/.+)/(?:(overlay)/([0-9a-f]{64})/merged|(vfs)/dir/([0-9a-f]{64})|(btrfs)/subvolumes/([0-9a-f]{64})|(zfs)/graph/([0-9a-f]{64}))$`)
+var roots = lazily(`^(/.+)/(?:(overlay)/([0-9a-f]{64})/merged|(vfs)/dir/([0-9a-f]{64})|(btrfs)/subvolumes/([0-9a-f]{64})|(zfs)/graph/([0-9a-f]{64}))$`)
 
 // files are those that libpod keeps for a container, outside its root.
-var files = regexp.MustCompile(`^(/.+)/([a-z0-9]+)-containers/([0-9a-f]{64})/userdata/(shm|\.containerenv)$`)
+var files = lazily(`^(/.+)/([a-z0-9]+)-containers/([0-9a-f]{64})/userdata/(shm|\.containerenv)$`)
 
 // podmanTrace reads the paths that libpod puts into the spec. The user can
 // choose the root with --rootfs and mount what they like; an image can choose
 // neither.
-func podmanTrace(s Source, sp *spec) (trace, error) {
+func podmanTrace(s Source) (trace, error) {
 	at := trace{graph: podmanGraph, id: s.ID}
-	if m := files.FindStringSubmatch(sp.source("/run/.containerenv")); m != nil {
+	if m := files().FindStringSubmatch(sourceOf(s.Spec, "/run/.containerenv")); m != nil {
 		at.run, at.driver = m[1], m[2]
 		if at.id != "" && at.id != m[3] {
 			return trace{}, fmt.Errorf("the spec is of container %s, and the runtime is given %s", m[3], at.id)
@@ -80,10 +81,10 @@ func podmanTrace(s Source, sp *spec) (trace, error) {
 		at.id = m[3]
 	}
 	// The container's own, or that of its pod, in the same store.
-	if m := files.FindStringSubmatch(sp.source("/dev/shm")); m != nil {
+	if m := files().FindStringSubmatch(sourceOf(s.Spec, "/dev/shm")); m != nil {
 		at.graph, at.driver = m[1], m[2]
 	}
-	if m := roots.FindStringSubmatch(filepath.Clean(sp.Root.Path)); m != nil {
+	if m := roots().FindStringSubmatch(filepath.Clean(s.Spec.Root)); m != nil {
 		at.graph = m[1]
 		at.driver = m[2] + m[4] + m[6] + m[8]
 		at.layer = m[3] + m[5] + m[7] + m[9]
@@ -97,7 +98,7 @@ func podmanTrace(s Source, sp *spec) (trace, error) {
 // find returns the one entry of the store that the trace leads to. Containers
 // that end with the machine (--rm) stand in a file of their own since Podman
 // 4.4, which lies in the run directory if the store is transient.
-func (at trace) find(st *store) (value, error) {
+func (at trace) find(st *store) (*jsontext.Document, error) {
 	dir := at.driver + "-containers"
 	lists := []func() ([]byte, error){
 		func() ([]byte, error) { return st.read(maxStore, dir, "containers.json") },
@@ -114,41 +115,41 @@ func (at trace) find(st *store) (value, error) {
 	if at.run == "" {
 		lists = lists[:2]
 	}
-	var found []value
+	var found []*jsontext.Document
 	for _, read := range lists {
 		src, err := read()
 		if errors.Is(err, fs.ErrNotExist) || err == nil && len(src) == 0 { // none yet
 			continue
 		}
 		if err != nil {
-			return value{}, err
+			return nil, err
 		}
 		here, err := entries(src, at.id, at.layer)
 		if err != nil {
-			return value{}, fmt.Errorf("the containers of %s: %w", at.graph, err)
+			return nil, fmt.Errorf("the containers of %s: %w", at.graph, err)
 		}
 		found = append(found, here...)
 	}
 	if len(found) != 1 {
-		return value{}, fmt.Errorf("%d containers of %s have the ID %q or the root %q: it must be one", len(found), at.graph, at.id, at.layer)
+		return nil, fmt.Errorf("%d containers of %s have the ID %q or the root %q: it must be one", len(found), at.graph, at.id, at.layer)
 	}
 	return found[0], at.agrees(found[0])
 }
 
 // entries are those whose ID or layer is one of these.
-func entries(src []byte, id, layer string) ([]value, error) {
-	var found []value
+func entries(src []byte, id, layer string) ([]*jsontext.Document, error) {
+	var found []*jsontext.Document
 	var bad error
 	err := eachObject(src, func(object []byte) {
 		if !mentions(object, id) && !mentions(object, layer) {
 			return
 		}
-		v, err := parse(object)
+		v, err := jsontext.Parse(object)
 		if err != nil {
 			bad = errors.Join(bad, err)
 			return
 		}
-		if id != "" && v.text("/id") == id || layer != "" && v.text("/layer") == layer {
+		if id != "" && v.Text("/id") == id || layer != "" && v.Text("/layer") == layer {
 			found = append(found, v)
 		}
 	})
@@ -160,26 +161,26 @@ func mentions(object []byte, s string) bool { return s != "" && bytes.Contains(o
 // agrees refuses a root that is another container's, as --rootfs can have it,
 // and containers that libpod did not make: those of a build have the image of
 // their base, and run what the build file says.
-func (at trace) agrees(entry value) error {
-	id, layer := entry.text("/id"), entry.text("/layer")
+func (at trace) agrees(entry *jsontext.Document) error {
+	id, layer := entry.Text("/id"), entry.Text("/layer")
 	if at.id != "" && id != at.id || at.layer != "" && layer != at.layer {
 		return fmt.Errorf("the root of container %q is that of %s", at.id, id)
 	}
-	if at.layer == "" && entry.text("/image") != "" {
+	if at.layer == "" && entry.Text("/image") != "" {
 		return fmt.Errorf("container %s has an image, and its root is not in %s", id, at.graph)
 	}
-	metadata, err := parse([]byte(entry.text("/metadata")))
-	if err != nil || metadata.text("/name") == "" {
+	metadata, err := jsontext.Parse([]byte(entry.Text("/metadata")))
+	if err != nil || metadata.Text("/name") == "" {
 		return fmt.Errorf("container %s was not made by podman create or run", id)
 	}
 	return nil
 }
 
 // podmanImage reads the digests of an image, and which annotations of the spec
-// are those of its manifest: Podman before 4.6 copies them, and lets the user's
+// come from its manifest: Podman before 4.6 copies them, and lets the user's
 // replace them.
-func podmanImage(st *store, driver, id string, sp *spec, c *plan.Container) error {
-	if !hex64.MatchString(id) {
+func podmanImage(st *store, driver, id string, spec *profile.Config, c *plan.Container) error {
+	if !hex64().MatchString(id) {
 		return fmt.Errorf("image %.100q: not an ID of an image", id)
 	}
 	c.Vouched.Images = imageID(id)
@@ -195,18 +196,18 @@ func podmanImage(st *store, driver, id string, sp *spec, c *plan.Container) erro
 	if len(images) != 1 {
 		return fmt.Errorf("%d images of %s have the ID %s: it must be one", len(images), st.path, id)
 	}
-	data, err := images[0].texts("/big-data-digests")
+	data, err := images[0].Texts("/big-data-digests")
 	if err != nil {
 		return err
 	}
 	var manifests []string
 	for name, digest := range data {
 		switch {
-		case !digestForm.MatchString(digest):
+		case !digestForm().MatchString(digest):
 			return fmt.Errorf("image %s: %q has the digest %.100q", id, name, digest)
 		case strings.HasPrefix(name, "manifest"):
 			manifests = append(manifests, name)
-		case !digestForm.MatchString(name): // that of the configuration is its name
+		case !digestForm().MatchString(name): // the configuration's digest is its name
 			continue
 		}
 		c.Vouched.Images = append(c.Vouched.Images, digest)
@@ -215,15 +216,15 @@ func podmanImage(st *store, driver, id string, sp *spec, c *plan.Container) erro
 	if len(manifests) == 0 {
 		return fmt.Errorf("image %s: no manifest in %s", id, st.path)
 	}
-	// More than one manifest may have had this configuration, and any of them
-	// may be the one whose annotations were copied.
+	// Several manifests may have had this configuration, and the annotations of
+	// any of them may have been copied.
 	ofImage := map[string]string{}
 	for _, name := range manifests {
 		if err := manifestAnnotations(st, dir, id, name, data[name], ofImage); err != nil {
 			return err
 		}
 	}
-	settleAnnotations(c, sp, func(key string) bool { _, ok := ofImage[key]; return ok })
+	settleAnnotations(c, spec, func(key string) bool { _, ok := ofImage[key]; return ok })
 	return nil
 }
 
@@ -235,11 +236,11 @@ func manifestAnnotations(st *store, dir, id, name, digest string, into map[strin
 	if digestOf(src) != digest {
 		return fmt.Errorf("image %s: %q has not the digest %s", id, name, digest)
 	}
-	manifest, err := parse(src)
+	manifest, err := jsontext.Parse(src)
 	if err != nil {
 		return fmt.Errorf("image %s: %q: %w", id, name, err)
 	}
-	annotations, err := manifest.texts("/annotations")
+	annotations, err := manifest.Texts("/annotations")
 	if err != nil {
 		return fmt.Errorf("image %s: %q: %w", id, name, err)
 	}
@@ -254,11 +255,12 @@ func digestOf(src []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-var plainName = regexp.MustCompile(`^[.0-9a-z]+$`)
+var plainName = lazily(`^[.0-9a-z]+$`)
 
-// bigDataName is the name of a file of containers/storage (makeBigDataBaseName).
+// bigDataName is the name of a file of containers/storage
+// (makeBigDataBaseName).
 func bigDataName(key string) string {
-	if plainName.MatchString(key) {
+	if plainName().MatchString(key) {
 		return key
 	}
 	return "=" + base64.StdEncoding.EncodeToString([]byte(key))

@@ -11,12 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
 // These tests run the platforms of this machine, as root, on stores of their
-// own. No container of them runs: the hook keeps what it is given, and the
-// runtime does so and fails.
+// own. No container of them runs: the hook keeps its input, and the runtime
+// does so and fails.
 
 const buildFile = `FROM scratch
 COPY f /f
@@ -64,7 +66,7 @@ func TestRealPodman(t *testing.T) {
 	put(t, dir+"/hooks/keep.json", `{"version": "1.0.0", "hook": {"path": "`+dir+`/keep"}, "when": {"always": true}, "stages": ["precreate"]}`)
 	podman := []string{"podman", "--root", dir + "/graph", "--runroot", dir + "/run", "--tmpdir", dir + "/tmp", "--storage-driver", "vfs", "--hooks-dir", dir + "/hooks"}
 	call := func(args ...string) string { t.Helper(); return run(t, append(slices.Clone(podman), args...)...) }
-	t.Cleanup(func() { call("rm", "--all", "--force") }) // gives back their locks, which all stores share
+	t.Cleanup(func() { call("rm", "--all", "--force") }) // frees their locks, which all stores share
 	started := func(name, id string) plan.Container {
 		t.Helper()
 		if out, err := attempt(append(slices.Clone(podman), "start", name)...); err == nil {
@@ -74,7 +76,7 @@ func TestRealPodman(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := Container(Source{Platform: "podman", ID: id, Spec: src})
+		c, err := Container(Source{Platform: "podman", ID: id, Spec: config(t, src)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +103,7 @@ func TestRealPodman(t *testing.T) {
 	want(t, claimedOf(c), plan.Container{Platform: "podman", ID: id, Vouched: plan.Identity{Name: "rf"}})
 }
 
-// claimedOf keeps those of the claimed annotations.
+// claimedOf keeps some of the claimed annotations.
 func claimedOf(c plan.Container, keys ...string) plan.Container {
 	kept := map[string]string{}
 	for _, k := range keys {
@@ -152,7 +154,7 @@ exit 1
 		// The shim removes the bundle when the runtime fails.
 		path := strings.TrimSpace(string(bundle))
 		put(t, path+"/config.json", string(src))
-		got, err := Container(Source{Platform: platform, ID: id, Bundle: path, Spec: src})
+		got, err := Container(Source{Platform: platform, ID: id, Bundle: path, Spec: config(t, src)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,20 +196,27 @@ func startDocker(t *testing.T, dir, runtime string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(os.Interrupt) // it ends its containerd, too
-		_ = cmd.Wait()
+		<-ended
+		// Where its mount is shared, it mounts that over itself, and may leave
+		// the mount.
+		_ = unix.Unmount(dir+"/data", unix.MNT_DETACH)
 		if t.Failed() {
 			t.Logf("dockerd: %s", log.String())
 		}
 	})
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for {
 		out, err := attempt("docker", "-H", "unix://"+dir+"/docker.sock", "info", "--format", "{{.DockerRootDir}}")
 		if err == nil && strings.TrimSpace(out) == filepath.Clean(dir+"/data") {
 			return
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("dockerd does not answer: %v: %s", err, out)
+		select {
+		case <-ended:
+			t.Fatalf("dockerd has ended: %v: %s", err, out)
+		case <-time.After(100 * time.Millisecond): // it starts
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// store is a directory tree that root, or the user whose platform it is, alone
+// store is a directory tree that only root, or the user whose platform it is,
 // can change. Nothing in it is reached through a link, and no file or directory
 // on the way belongs to, or can be written by, anybody else.
 type store struct {
@@ -20,10 +20,9 @@ type store struct {
 }
 
 // openStore opens a directory. The directories above it may be sticky, as /tmp
-// is: there nobody can replace what another user owns.
+// is: there nobody can replace another user's file.
 func openStore(path string) (*store, error) {
-	// A platform may be told to keep its data behind a link; where it leads is
-	// checked.
+	// A platform's data may lie behind a link; the target of that is checked.
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
@@ -72,7 +71,7 @@ const (
 
 func (s *store) close() { _ = unix.Close(s.fd) }
 
-// dir says whether the directory at the end of the path is there and trusted.
+// dir checks that the directory at the end of the path exists and is trusted.
 func (s *store) dir(elems ...string) error {
 	d, err := s.descend(elems)
 	if err == nil {
@@ -112,7 +111,7 @@ func (s *store) read(limit int64, elems ...string) ([]byte, error) {
 	return readUpTo(f, st.Size, limit)
 }
 
-// readUpTo reads a file whose size was asked for.
+// readUpTo reads a file of a known size.
 func readUpTo(f *os.File, size, limit int64) ([]byte, error) {
 	if size > limit {
 		return nil, fmt.Errorf("%s: %d bytes; at most %d are read", f.Name(), size, limit)
@@ -179,7 +178,7 @@ func openError(path string, err error) error {
 	return &os.PathError{Op: "open", Path: path, Err: err}
 }
 
-// trusted says whether anybody but root and this user can change a file.
+// trusted returns an error if anybody but root and this user can change a file.
 func trusted(path string, st *unix.Stat_t) error {
 	switch {
 	case !owned(st):

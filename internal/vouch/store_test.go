@@ -27,7 +27,7 @@ func try(t *testing.T, err error) {
 	}
 }
 
-// Who else could have written the file? These tests run as root.
+// TestStore asks who else could have written a file. These tests run as root.
 func TestStore(t *testing.T) {
 	tests := []struct {
 		name  string

@@ -10,13 +10,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/tools/txtar"
+
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// What stands in testdata; their comments tell how it was made.
+// Containers of testdata; the files' comments say how they were made.
 const (
 	podmanWeb   = "66147408a957dc0798279cce420214ff8f7ae5916516842da4537dae58874fbe"
 	podmanRm    = "89cc7006f3dc19ec58c723857a2237ed34f01e9c5f1e4213cefb2e19cdfb723b"
@@ -68,7 +70,7 @@ func noDefaults(t testing.TB, dir string) {
 	})
 }
 
-// source is of a spec in an unpacked archive, with some of its text replaced.
+// source returns a spec of an unpacked archive, with some of its text replaced.
 func source(t testing.TB, dir, platform, id, name string, oldnew ...string) Source {
 	t.Helper()
 	src, err := os.ReadFile(filepath.Join(dir, "spec", name+".json"))
@@ -80,11 +82,20 @@ func source(t testing.TB, dir, platform, id, name string, oldnew ...string) Sour
 			t.Fatalf("%s.json does not contain %q", name, oldnew[i])
 		}
 	}
-	s := Source{Platform: platform, ID: id, Spec: []byte(strings.NewReplacer(oldnew...).Replace(string(src)))}
+	s := Source{Platform: platform, ID: id, Spec: config(t, []byte(strings.NewReplacer(oldnew...).Replace(string(src))))}
 	if platform == "containerd" {
 		s.Bundle = filepath.Join(dir, "state/io.containerd.runtime.v2.task/k8s.io", id)
 	}
 	return s
+}
+
+func config(t testing.TB, text []byte) *profile.Config {
+	t.Helper()
+	c, err := profile.ReadConfig(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // want compares all that is known of a container, but for the annotations
@@ -101,8 +112,8 @@ func want(t *testing.T, got, want plan.Container) {
 	}
 }
 
-// refused wants an error, and a container of which nothing is vouched for but
-// what stands in vouched.
+// refused wants an error, and a container with no vouched facts but those in
+// vouched.
 func refused(t *testing.T, s Source, text string, vouched plan.Identity) {
 	t.Helper()
 	c, err := Container(s)
@@ -121,7 +132,7 @@ func TestPlatforms(t *testing.T) {
 }
 
 func TestOCI(t *testing.T) {
-	c, err := Container(Source{Platform: "oci", ID: "web", Spec: []byte(`{"annotations": {"example.com/role": "crypto"}}`)})
+	c, err := Container(Source{Platform: "oci", ID: "web", Spec: config(t, []byte(`{"annotations": {"example.com/role": "crypto"}}`))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +203,7 @@ func TestPodmanVolatile(t *testing.T) {
 	}
 }
 
-// The roots of each driver of containers/storage.
+// The roots of each driver of containers/storage are found.
 func TestPodmanRoots(t *testing.T) {
 	layer := strings.Repeat("a", 64)
 	for path, want := range map[string]string{
@@ -208,9 +219,7 @@ func TestPodmanRoots(t *testing.T) {
 		"/g/overlay/x/" + layer + "/merged":    "",
 		"/g/overlay/" + layer + "/merged/etc/": "",
 	} {
-		sp := &spec{}
-		sp.Root.Path = path
-		at, err := podmanTrace(Source{}, sp)
+		at, err := podmanTrace(Source{Spec: &profile.Config{Root: path}})
 		got := ""
 		if err == nil {
 			got = fmt.Sprintf("%s %s %s", at.graph, at.driver, at.layer)
@@ -277,7 +286,37 @@ func checkRoot(t *testing.T, dir, root string) {
 	}
 }
 
-// Docker with its images in containerd (from its source, not captured).
+// The bundle of a step of a BuildKit build has a place that dockerd alone
+// chooses.
+func TestDockerBuild(t *testing.T) {
+	dir := unpack(t, "docker")
+	dockerRoot = dir + "/docker"
+	const id = "mg6ck5a0ziu2oqr9r8mlxlcz7"
+	real := dockerRoot + "/buildkit/executor/" + id
+	for _, at := range []string{real, dockerRoot + "/other/executor/" + id, dir + "/buildkit/executor/" + id} {
+		put(t, at+"/config.json", "{}")
+	}
+	for bundle, build := range map[string]bool{
+		real: true, real + "/": true, "": false, dockerRoot + "/buildkit/executor/other": false, dockerRoot + "/buildkit/executor/../executor": false,
+		dockerRoot + "/other/executor/" + id: false, dir + "/buildkit/executor/" + id: false,
+	} {
+		c, err := Container(Source{Platform: "docker", ID: id, Bundle: bundle, Spec: config(t, []byte(`{"annotations": {"a": "b"}}`))})
+		if c.Vouched.Build != build || (err == nil) != build || c.Vouched.Name != "" {
+			t.Errorf("%s: %+v, %v", bundle, c.Vouched, err)
+		}
+	}
+	if err := os.Chmod(filepath.Dir(real), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if c, _ := Container(Source{Platform: "docker", ID: id, Bundle: real, Spec: config(t, []byte(`{}`))}); c.Vouched.Build {
+		t.Error("others can put a bundle there")
+	}
+	if c, _ := Container(source(t, dir, "docker", dockerWeb, "web")); c.Vouched.Build {
+		t.Error("an ordinary container is taken for a build")
+	}
+}
+
+// Docker keeps its images in containerd (from its source, not captured).
 func TestDockerContainerdImages(t *testing.T) {
 	image := `{"config":{"Labels":{"app":"image"}}}`
 	manifest := `{"schemaVersion":2,"config":{"digest":"` + digestOf([]byte(image)) + `"}}`

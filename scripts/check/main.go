@@ -7,74 +7,75 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"time"
 )
 
 func main() {
-	fast := flag.Bool("fast", false, "leave out what takes long: the virtual machines, the race detector, the vulnerability database")
-	lint := flag.Bool("lint", false, "no tests")
+	fast := flag.Bool("fast", false, "the quick tests and nothing else")
+	long := flag.Bool("long", false, "the tests that take long and nothing else")
+	lint := flag.Bool("lint", false, "no tests, and all checks, those that ask other hosts too")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
+	if err := ownRoot(); err != nil {
+		fmt.Fprintf(os.Stderr, "the tests stay in a chroot, where those fail that need user namespaces: %v\n", err)
+	}
 	start := time.Now()
-	t := run(os.Stdout, *fast, *lint)
+	t := run(os.Stdout, depth(*fast, *long, *lint))
 	fmt.Printf("took %v\n\n", time.Since(start).Round(time.Second))
-	fmt.Println(t)
+	sum, err := carry(os.Getenv("CHECK_TALLY"), t)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "CHECK_TALLY: %v\n", err)
+		os.Exit(1)
+	}
+	fmt.Println(sum)
 	if !t.good() {
 		os.Exit(1)
 	}
 }
 
-// suite is one run of go test.
-type suite struct {
-	name string
-	args []string
-	// but are packages that ./... does not stand for.
-	but []string
-}
+// eventsFile holds the output of go test in all suites, as JSON.
+const eventsFile = "out/tests.json"
 
-// These compute for long under the race detector, which has nothing to see in
-// them: filters, proofs and probes do one thing at a time or share nothing. Of the
-// commands, those of the broker are the ones that do several things at once; the
-// rest of their tests wait.
-const (
-	filters  = "internal/bpf"
-	proofs   = "internal/gen"
-	probes   = "internal/probe"
-	commands = "cmd/afalg-policy"
-)
-
-// suites lists the tests.
-func suites(fast bool) []suite {
-	if fast {
-		return []suite{{name: "tests", args: []string{"-short", "./..."}}}
-	}
-	return []suite{
-		{name: "tests, race detector", args: []string{"-race"}, but: []string{filters, proofs, probes, commands}},
-		{name: "tests of the broker's commands, race detector", args: []string{"-race", "-run=^Test(Agent|RunInParallel|RunLog)", "./" + commands}},
-		{name: "tests of filters, proofs, probes and commands", args: []string{"./" + filters, "./" + proofs, "./" + probes, "./" + commands}},
-		{name: "tests in virtual machines", args: []string{"-tags=vm", "-timeout=20m", "-parallel=4", "./internal/vmtest/..."}},
-	}
-}
-
-func run(out io.Writer, fast, lint bool) tally {
+func run(out io.Writer, w work) tally {
 	var t tally
-	fmt.Fprintln(out, "== checks")
-	for _, l := range linters() {
-		if !fast || !l.slow {
-			t.add(l.run(out))
+	if w.checks {
+		fmt.Fprintln(out, "== checks")
+		for _, l := range linters() {
+			if w.online || !l.online {
+				t.add(l.run(out))
+			}
 		}
 	}
-	if lint {
+	if len(w.suites) == 0 {
 		return t
 	}
-	for _, s := range suites(fast) {
-		fmt.Fprintf(out, "== %s\n", s.name)
-		t.add(s.run(out))
+	var all []byte
+	for _, s := range w.suites {
+		fmt.Fprintf(out, "\n== %s\n", s.name)
+		t.add(s.test(out))
+		events, _ := os.ReadFile(eventsFile) // without any, the suite has failed
+		all = append(all, events...)
+	}
+	if err := slowest(out, all); err != nil {
+		fmt.Fprintf(out, "FAIL  the slowest tests: %v\n", err)
+		t.failed++
 	}
 	return t
+}
+
+// slowest lists the ten slowest tests of all suites.
+func slowest(out io.Writer, events []byte) error {
+	if err := os.WriteFile(eventsFile, events, 0o644); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "\n== slowest")
+	list := exec.Command("go", "tool", "gotestsum", "tool", "slowest", "--num=10", "--threshold=1s", "--jsonfile="+eventsFile)
+	list.Stdout, list.Stderr = out, out
+	return list.Run()
 }
 
 // tally counts results.
@@ -94,4 +95,24 @@ func (t tally) String() string {
 		s += fmt.Sprintf(", %d skipped", t.skipped)
 	}
 	return s
+}
+
+// carry adds a tally to that of the earlier runs. A file holds it from one run
+// to the next; without a file there were none.
+func carry(file string, t tally) (tally, error) {
+	if file == "" {
+		return t, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return t, err
+	}
+	var before tally
+	if len(text) > 0 {
+		if _, err := fmt.Sscan(string(text), &before.passed, &before.failed, &before.skipped); err != nil {
+			return t, fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	t.add(before)
+	return t, os.WriteFile(file, fmt.Appendln(nil, t.passed, t.failed, t.skipped), 0o600)
 }

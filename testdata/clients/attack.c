@@ -473,6 +473,6 @@ int main(int argc, char **argv)
 	else if (argc > 3 && !strcmp(argv[1], "inherit"))
 		inherit(argv[2], argv + 3);
 	else
-		return attack_more(argc, argv);
+		return attack_listener(argc, argv);
 	return 0;
 }

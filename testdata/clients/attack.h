@@ -17,6 +17,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* After so many seconds what hangs is ended: long, for emulated machines are slow. */
+enum { PATIENCE = 900 };
+
 /* What "watch" shares with the command, at descriptors that nobody closes. */
 enum { SHARED = 40, LIFE = 41 };
 struct shared {
@@ -35,6 +38,7 @@ long alg_socket(void), alg_bind(int fd, const char *name), alg_key(int fd), alg_
 long digest_length(int op);
 void finish(const char *label, int fd);
 int must_parent(void);
+int parent_of(int pid);
 void cmd_try(void), circle(void);
 
 /* attack_races.c */
@@ -43,6 +47,9 @@ void share(void);
 long long now(void);
 void cmd_phases(void (*work)(long), long n);
 int attack_more(int argc, char **argv);
+
+/* attack_listener.c */
+int attack_listener(int argc, char **argv);
 
 /* attack_tree.c */
 void cmd_traced(void), cmd_setmm(void), cmd_filters(void);

@@ -214,8 +214,8 @@ void cmd_phases(void (*work)(long), long n)
  * go through the steps and do not give up. */
 static void endless(int main_one)
 {
-	alarm(30); /* where nobody ends it */
-	for (;;) {
+	alarm(PATIENCE);
+	while (!shared->go) {
 		long r[4] = { 0 }, fd = -1;
 		for (int step = 0; step < 4; step++) {
 			if (main_one)
@@ -355,7 +355,7 @@ static void stick(int n, int ready)
 		if (pthread_create(&thread, NULL, bind_stuck, pages + 4096 * i))
 			die("thread");
 	}
-	usleep((useconds_t)n * 120000); /* each takes a worker of the broker */
+	usleep((useconds_t)n * 400000); /* each takes a worker of the broker */
 	if (write(ready, "r", 1) != 1)
 		die("ready");
 	for (;;) {
@@ -381,7 +381,9 @@ static void cmd_stuck(int n)
 		int status;
 		pid_t other = fork();
 		if (other == 0) {
-			alarm(10); /* a call that waits for an answer dies of it */
+			/* A call that waits for an answer dies of it. Only with many
+			 * stuck ones is that what is asked. */
+			alarm(i == 0 && n > 4 ? 10 : PATIENCE);
 			_exit(ordinary(i ? "after its end" : "beside it", 50) ? 0 : 1);
 		}
 		waitpid(other, &status, 0);

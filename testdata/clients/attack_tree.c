@@ -1,5 +1,6 @@
 /* Attacks on processes, the broker's among them, and those by socketcall. */
 #include "attack.h"
+#include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
@@ -7,6 +8,7 @@
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 
@@ -20,7 +22,7 @@
 #define SO_NETNS_COOKIE 71
 #endif
 
-static int parent_of(int pid)
+int parent_of(int pid)
 {
 	char path[40], text[400] = "";
 	int parent = -1;
@@ -74,7 +76,7 @@ static void rob(const char *who, int pid)
 
 static void cmd_rob(void)
 {
-	int broker = getppid(), front = parent_of(broker);
+	int broker = getppid(), guard = parent_of(broker);
 	pid_t child = fork();
 	if (child == 0)
 		for (;;)
@@ -82,7 +84,7 @@ static void cmd_rob(void)
 	rob("child", child);
 	kill(child, SIGKILL);
 	rob("broker", broker);
-	rob("front", front);
+	rob("guard", guard);
 	long fd = alg_socket();
 	if (fd < 0) {
 		printf("socket %s\n", name_of(fd));
@@ -91,7 +93,7 @@ static void cmd_rob(void)
 	struct ucred c = { 0 };
 	socklen_t size = sizeof(c);
 	long r = checked(getsockopt((int)fd, SOL_SOCKET, SO_PEERCRED, &c, &size));
-	printf("SO_PEERCRED %s\n", r < 0 ? name_of(r) : c.pid == broker ? "broker" : c.pid == front ? "front" : "other");
+	printf("SO_PEERCRED %s\n", r < 0 ? name_of(r) : c.pid == broker ? "broker" : c.pid == guard ? "guard" : "other");
 	int pidfd = -1, pid = 0;
 	size = sizeof(pidfd);
 	r = checked(getsockopt((int)fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size));
@@ -104,7 +106,7 @@ static void cmd_rob(void)
 	FILE *f = fopen(path, "r");
 	while (f && fgets(line, sizeof(line), f))
 		sscanf(line, "Pid: %d", &pid);
-	printf("SO_PEERPIDFD %s\n", pid == broker ? "broker" : pid == front ? "front" : "other");
+	printf("SO_PEERPIDFD %s\n", pid == broker ? "broker" : pid == guard ? "guard" : "other");
 	printf("SO_PEERPIDFD, pidfd_getfd %s\n", name_of(checked(syscall(SYS_pidfd_getfd, pidfd, 0, 0))));
 }
 
@@ -263,7 +265,7 @@ static void cmd_ordinary(void)
 	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
 	struct sockaddr_un un = { .sun_family = AF_UNIX, .sun_path = "\0attack-stream" };
 	struct sockaddr_un un2 = { .sun_family = AF_UNIX, .sun_path = "\0attack-dgram" };
-	alarm(30);
+	alarm(PATIENCE);
 	stream("tcp4", AF_INET, &in, sizeof(in));
 	stream("tcp6", AF_INET6, &in6, sizeof(in6));
 	datagram("udp4", AF_INET, &in2, sizeof(in2));
@@ -374,6 +376,64 @@ static void cmd_namespace(void)
 	printf("as by socket %s\n", second == cookie(syscall(SYS_socket, AF_INET, SOCK_STREAM, 0)) ? "yes" : "no");
 }
 
+#define CUT_OFF "/sys/fs/cgroup/attack"
+
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		die(path);
+	close(fd);
+}
+
+/* Drops what the sockets of a cgroup send. */
+static void drop_egress(const char *cgroup)
+{
+	const struct bpf_insn code[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	union bpf_attr load = {
+		.prog_type = BPF_PROG_TYPE_CGROUP_SKB, .insn_cnt = 2,
+		.insns = (unsigned long)code, .license = (unsigned long)"GPL",
+	};
+	long program = syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof(load));
+	if (program < 0)
+		die("BPF_PROG_LOAD");
+	union bpf_attr attach = {
+		.target_fd = open(cgroup, O_RDONLY), .attach_bpf_fd = program, .attach_type = BPF_CGROUP_INET_EGRESS,
+	};
+	if (syscall(SYS_bpf, BPF_PROG_ATTACH, &attach, sizeof(attach)) < 0)
+		die("BPF_PROG_ATTACH");
+}
+
+static void sends(const char *what, long fd)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = 9, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	long r = fd < 0 ? fd : checked(sendto((int)fd, "x", 1, 0, (void *)&in, sizeof(in)));
+	printf("%s %s\n", what, r == 1 ? "sent" : name_of(r));
+}
+
+static void send_both(const char *who)
+{
+	printf("%s\n", who);
+	sends("by socketcall", CALL(SOCKET, AF_INET, SOCK_DGRAM, 0));
+	sends("by socket", syscall(SYS_socket, AF_INET, SOCK_DGRAM, 0));
+}
+
+/* A cgroup that is cut off from the network: whoever made its sockets. */
+static void cmd_cgroup(void)
+{
+	mkdir(CUT_OFF, 0755);
+	send_both("outside");
+	drop_egress(CUT_OFF);
+	write_file(CUT_OFF "/cgroup.procs", "0");
+	send_both("inside");
+	if (syscall(SYS_setresuid32, 65534, 65534, 65534) < 0)
+		die("setresuid");
+	send_both("inside, an ordinary user");
+}
+
 int attack_tree(int argc, char **argv)
 {
 	if (argc == 2 && !strcmp(argv[1], "rob")) {
@@ -385,8 +445,10 @@ int attack_tree(int argc, char **argv)
 		by_socketcall(denied);
 	} else if (argc == 2 && !strcmp(argv[1], "namespace")) {
 		cmd_namespace();
+	} else if (argc == 2 && !strcmp(argv[1], "cgroup")) {
+		cmd_cgroup();
 	} else if (argc == 3 && !strcmp(argv[1], "failing")) {
-		alarm(60);
+		alarm(PATIENCE);
 		cmd_phases(cmd_failing, atol(argv[2]));
 	} else if (argc == 3 && !strcmp(argv[1], "family")) {
 		cmd_family(atol(argv[2]));

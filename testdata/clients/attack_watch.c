@@ -28,6 +28,12 @@ static pid_t child_of(pid_t pid)
 	return -1;
 }
 
+/* The guard stands between. */
+static pid_t broker_of(pid_t run)
+{
+	return child_of(child_of(run));
+}
+
 /* Waits for a phase of the command; it may end before. */
 static void wait_for_phase(pid_t run, int phase)
 {
@@ -66,7 +72,7 @@ static void measure(pid_t pid, const char *when, long m[3])
 static void watch_leak(pid_t run)
 {
 	long before[3], after[3];
-	pid_t broker = child_of(run);
+	pid_t broker = broker_of(run);
 	measure(broker, "before", before);
 	shared->go = 1;
 	wait_for_phase(run, 2);
@@ -80,7 +86,7 @@ static void watch_leak(pid_t run)
 
 static void watch_pending(pid_t run)
 {
-	pid_t broker = child_of(run);
+	pid_t broker = broker_of(run);
 	long m[3];
 	kill(broker, SIGSTOP);
 	shared->go = 1;
@@ -96,17 +102,22 @@ static void watch_pending(pid_t run)
 
 static void watch_stop(pid_t run, const char *who, int step)
 {
-	pid_t broker = child_of(run);
+	pid_t broker = broker_of(run);
+	pid_t guard = child_of(run);
 	int pidfd = (int)syscall(SYS_pidfd_open, broker, 0);
 	struct pollfd dead = { pidfd, POLLIN, 0 };
 	while (shared->calls < 200 || shared->step != step)
 		usleep((useconds_t)(rand() % 300));
+	if (!strcmp(who, "all"))
+		kill(guard, SIGSTOP); /* at once: it does not see the others go */
 	if (strcmp(who, "front"))
 		kill(broker, SIGKILL);
 	if (strcmp(who, "broker"))
 		kill(run, SIGKILL);
+	if (!strcmp(who, "all"))
+		kill(guard, SIGKILL);
 	if (strcmp(who, "front")) {
-		poll(&dead, 1, 20000);
+		poll(&dead, 1, PATIENCE * 1000);
 		long long death = now();
 		usleep(200000);
 		printf("opened afterwards %s\n", shared->last > death ? "something" : "nothing");
@@ -146,5 +157,8 @@ void watch(const char *mode, const char *step, char **argv)
 	else
 		printf("run exited with %d\n", WEXITSTATUS(status));
 	struct pollfd alive = { life[0], 0, 0 }; /* hangs up when nobody is left */
-	printf("tree %s\n", poll(&alive, 1, 15000) == 1 ? "ended" : "lives on");
+	int last = strcmp(mode, "all") ? PATIENCE : 15; /* nobody ends it */
+	printf("tree %s\n", poll(&alive, 1, last * 1000) == 1 ? "ended" : "lives on");
+	if (stop)
+		shared->go = 1;
 }

@@ -1,9 +1,11 @@
 package host
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -11,13 +13,13 @@ import (
 	"time"
 )
 
-// Apply carries changes out, all or none. The order makes that so, wherever it
-// is killed:
+// Apply carries out the changes, all or none. It may be killed anywhere, since
+// it goes in this order:
 //
-//  1. The record says what is about to happen: from then on each file may be
-//     as it was, or as it is to be, and the next run can go on from there.
+//  1. The record says what is about to happen. From then on each file may be old
+//     or new, and the next run can go on from there.
 //  2. All new files are on the disk, under other names. A full disk shows here.
-//  3. What is there gets a second name, so that going back needs no space.
+//  3. Each existing file gets a second name, so that going back needs no space.
 //  4. The new files take their names, one after the other.
 //  5. The record says that it is done.
 func (c *Changes) Apply() (err error) {
@@ -45,7 +47,7 @@ func (c *Changes) Apply() (err error) {
 	return t.conclude()
 }
 
-// transaction remembers what Apply did, to take it back.
+// transaction remembers the steps of Apply, to undo them.
 type transaction struct {
 	*Host
 	c         *Changes
@@ -57,7 +59,7 @@ type transaction struct {
 }
 
 // The names beside a file are fixed, so that the next run finds what a killed
-// one left. No platform reads them: each looks at the ending.
+// one left. No platform reads such a file: each looks at the ending.
 func newName(p string) string { return path.Join(path.Dir(p), "."+path.Base(p)+".afalg-policy-new") }
 func oldName(p string) string { return path.Join(path.Dir(p), "."+path.Base(p)+".afalg-policy-old") }
 
@@ -87,8 +89,8 @@ func (t *transaction) announce() error {
 	return t.at("announced")
 }
 
-// interim is the record while changes are carried out. It has all paths and
-// directories of the two that it stands between.
+// interim is the record during the changes. It has all paths and directories of
+// the records before and after.
 func (c *Changes) interim() *Record {
 	var r Record
 	if c.next != nil {
@@ -111,7 +113,7 @@ func (c *Changes) interim() *Record {
 		if !e.After.same(mine.After) {
 			mine.Earlier = append(mine.Earlier, e.After)
 		}
-		if c.next != nil { // else it is there already
+		if c.next != nil { // otherwise before has it already
 			mine.Earlier = append(mine.Earlier, e.Earlier...)
 		}
 	}
@@ -192,7 +194,7 @@ func (t *transaction) prepare() error {
 func (t *transaction) writeBeside(p string, n node) error {
 	tmp, err := t.real(newName(p))
 	if err == nil {
-		t.root.Remove(inRoot(tmp)) // what a killed run left
+		t.root.Remove(inRoot(tmp)) // left by a killed run
 		if n.Kind == link {
 			err = t.root.Symlink(n.Link, inRoot(tmp))
 			if err == nil {
@@ -215,14 +217,15 @@ func (t *transaction) writeNew(tmp string, n node) error {
 	}
 	_, err = f.Write(n.Data)
 	err = errors.Join(err, f.Chown(n.UID, n.GID))
-	err = errors.Join(err, f.Chmod(n.Mode)) // chown takes setuid away
+	err = errors.Join(err, t.writeXattrs(f, n.Xattrs)) // chown takes capabilities away
+	err = errors.Join(err, f.Chmod(n.Mode))            // and setuid
 	if !n.Time.IsZero() {
 		err = errors.Join(err, t.root.Chtimes(tmp, time.Time{}, n.Time))
 	}
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// linkBeside gives what is there a second name.
+// linkBeside gives an existing file a second name.
 func (t *transaction) linkBeside(p string) error {
 	from, err := t.real(p)
 	if err == nil {
@@ -241,11 +244,11 @@ func (t *transaction) replace() error {
 		if err := t.at("replace " + s.path); err != nil {
 			return err
 		}
-		// What was seen when it was planned is what is replaced.
+		// A path is replaced only while it is as it was planned.
 		if n, err := t.now(s.path); err != nil {
 			return err
-		} else if !n.same(s.from) {
-			return fmt.Errorf("%s was changed by somebody at this moment; run this again", t.Shown(s.path))
+		} else if !n.same(s.from) || !maps.EqualFunc(n.Xattrs, s.from.Xattrs, bytes.Equal) {
+			return fmt.Errorf("%s was changed just now; run this again", t.Shown(s.path))
 		}
 		var err error
 		if s.to.Kind == absent {
@@ -261,8 +264,8 @@ func (t *transaction) replace() error {
 	return t.syncDirs()
 }
 
-// conclude makes it final. The record goes last: until then the next run knows
-// what to clean up.
+// conclude makes the changes final. The record goes last: until then the next
+// run knows what to clean up.
 func (t *transaction) conclude() error {
 	if err := t.at("conclude"); err != nil {
 		return err
@@ -272,7 +275,7 @@ func (t *transaction) conclude() error {
 		t.removeBeside(s.path)
 	}
 	t.removeDirs(t.c.remove)
-	t.locked = append(t.locked, t.c.remove...) // those that lead to the record go with the lock
+	t.locked = append(t.locked, t.c.remove...) // directories that lead to the record go with the lock
 	p := RecordPath(t.c.name)
 	var err error
 	if t.c.next != nil {
@@ -286,7 +289,8 @@ func (t *transaction) conclude() error {
 	return t.syncDir(recordDir)
 }
 
-// rollBack takes everything back, and adds to the error what it could not.
+// rollBack undoes all steps, and adds those that it could not undo to the
+// error.
 func (t *transaction) rollBack(cause error) error {
 	var failed []error
 	for _, s := range slices.Backward(t.replaced) {
@@ -301,7 +305,7 @@ func (t *transaction) rollBack(cause error) error {
 		}
 	}
 	if failed != nil {
-		return fmt.Errorf("%w\nand going back was not possible: %w\nrun install or uninstall again when that is mended: the record knows what was there", cause, errors.Join(failed...))
+		return fmt.Errorf("%w\nand the changes could not be undone: %w\nrun install or uninstall again once that is fixed: the record has the earlier files", cause, errors.Join(failed...))
 	}
 	for _, s := range t.c.steps {
 		t.removeBeside(s.path)
@@ -359,7 +363,7 @@ func (t *transaction) removeBeside(p string) {
 	}
 }
 
-// removeDirs removes directories, if they are empty.
+// removeDirs removes the directories that are empty.
 func (t *transaction) removeDirs(dirs []string) {
 	for _, dir := range dirs {
 		if real, err := t.real(dir); err == nil {
@@ -368,7 +372,7 @@ func (t *transaction) removeDirs(dirs []string) {
 	}
 }
 
-// syncDirs has the new names on the disk before the record says so.
+// syncDirs puts the new names on the disk before the record says so.
 func (t *transaction) syncDirs() error {
 	done := map[string]bool{}
 	for _, s := range t.c.steps {
@@ -387,7 +391,7 @@ func (t *transaction) syncDirs() error {
 func (t *transaction) syncDir(dir string) error {
 	real, err := t.walk(dir, nil)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // somebody removed it, with the file that was to be removed
+		return nil // removed meanwhile, with the file to be removed
 	}
 	var f *os.File
 	if err == nil {

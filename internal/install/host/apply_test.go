@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 
 var sets = map[string][]File{"once": wantedOnce, "again": wantedAgain, "none": nil}
 
-// dieAt is the child that is killed before the step of that number.
+// dieAt is the child that is killed before a step.
 func dieAt(dir, set, step string) int {
 	last, err := strconv.Atoi(step)
 	if err != nil {
@@ -46,7 +46,8 @@ func dieAt(dir, set, step string) int {
 	return 0
 }
 
-// kill runs an installation that is killed at a step, and tells whether it was.
+// kill runs an installation that is killed at a step, and reports whether it
+// was.
 func kill(t *testing.T, dir, set string, step int) bool {
 	t.Helper()
 	self, err := os.Executable()
@@ -64,10 +65,11 @@ func kill(t *testing.T, dir, set string, step int) bool {
 	return false
 }
 
-// states are those that an installation can start from.
+// states are the states in which an installation can start.
 var states = map[string][]File{"nothing": nil, "installed": wantedOnce}
 
-// stateOf makes a root in a state, and returns what is there before and in it.
+// stateOf makes a root in a state, and returns its files before and in that
+// state.
 func stateOf(t *testing.T, files []File) (dir string, before, now map[string]string) {
 	t.Helper()
 	dir = fixture(t)
@@ -84,7 +86,7 @@ func TestInstallUninstall(t *testing.T) {
 		"etc/app/script":                    "-rwxr-xr-x 0:0\n#!/bin/sh\nexec true\n",
 		"etc/made/here/new.conf":            "-rw-r--r-- 0:0\nnew\n",
 		"etc/wants/unit":                    "Lrwxrwxrwx 0:0 /etc/unit",
-		"etc/app/conf":                      "-rw-r----- 0:34\none\n2\nthree\n",
+		"etc/app/conf":                      "-rw-r----- 0:34" + shownXattrs + "\none\n2\nthree\n",
 		"etc/made/here":                     "drwxr-xr-x 0:0",
 		"var/lib/afalg-policy/installed":    "drwx------ 0:0",
 	} {
@@ -101,7 +103,7 @@ func TestInstallUninstall(t *testing.T) {
 	must(t, put(dir, wantedOnce, nil))
 	equal(t, "the same again", all, snapshot(t, dir))
 
-	// With others, what is wanted no longer is as it was.
+	// Other files restore those that are not wanted any more.
 	must(t, put(dir, wantedAgain, nil))
 	again := without(snapshot(t, dir))
 	fresh := fixture(t)
@@ -112,7 +114,7 @@ func TestInstallUninstall(t *testing.T) {
 	equal(t, "uninstalled", before, snapshot(t, dir))
 }
 
-// Wherever it is killed, it can be taken back, and it can be completed.
+// TestKilled undoes and completes an installation that was killed at any step.
 func TestKilled(t *testing.T) {
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		t.Setenv("TMPDIR", "/dev/shm") // hundreds of installations, each of which waits for the disk
@@ -146,7 +148,8 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// Wherever it fails, everything is as it was, the record too.
+// TestRollBack shows that an installation that fails at any step leaves
+// everything as it was, the record too.
 func TestRollBack(t *testing.T) {
 	for from, files := range states {
 		for set, target := range sets {
@@ -165,7 +168,7 @@ func TestRollBack(t *testing.T) {
 						return nil
 					})
 					if failed = err != nil; failed {
-						if !strings.HasPrefix(err.Error(), "no ") || strings.Contains(err.Error(), "\n") {
+						if !strings.Contains(err.Error(), "no ") || strings.Contains(err.Error(), "\n") {
 							t.Errorf("step %d: %v", steps, err)
 						}
 						equal(t, fmt.Sprintf("after %v", err), now, snapshot(t, dir))
@@ -179,7 +182,7 @@ func TestRollBack(t *testing.T) {
 	}
 }
 
-// What somebody changes at the last moment is not lost.
+// TestChangedMeanwhile shows that a change at the last moment is not lost.
 func TestChangedMeanwhile(t *testing.T) {
 	dir := fixture(t)
 	before := snapshot(t, dir)
@@ -189,7 +192,7 @@ func TestChangedMeanwhile(t *testing.T) {
 		}
 		return nil
 	})
-	if want := dir + "/etc/app/conf was changed by somebody at this moment; run this again"; err == nil || err.Error() != want {
+	if want := dir + "/etc/app/conf was changed just now; run this again"; err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
 	after := snapshot(t, dir)
@@ -200,7 +203,8 @@ func TestChangedMeanwhile(t *testing.T) {
 	equal(t, "the rest", before, after)
 }
 
-// Going back can fail too. Then the record still knows the way.
+// TestRollBackFails shows that the record knows the way where going back fails
+// too.
 func TestRollBackFails(t *testing.T) {
 	dir := fixture(t)
 	before := snapshot(t, dir)
@@ -211,8 +215,8 @@ func TestRollBackFails(t *testing.T) {
 		must(t, os.Remove(filepath.Join(dir, "etc/app", ".conf.afalg-policy-old")))
 		return errors.New("no")
 	})
-	want := "no\nand going back was not possible: replace " + dir + "/etc/app/conf: no such file or directory\n" +
-		"run install or uninstall again when that is mended: the record knows what was there"
+	want := "no\nand the changes could not be undone: replace " + dir + "/etc/app/conf: no such file or directory\n" +
+		"run install or uninstall again once that is fixed: the record has the earlier files"
 	if err == nil || err.Error() != want {
 		t.Errorf("%v\nwant %s", err, want)
 	}
@@ -235,7 +239,8 @@ func TestOneAtATime(t *testing.T) {
 	unlock()
 	equal(t, "unlocked", before, snapshot(t, dir))
 
-	// Many at once: each finds the lock, or a state that somebody completed.
+	// Of many at once, each finds the lock, or a state that another one
+	// completed.
 	var group sync.WaitGroup
 	for i := range 20 {
 		group.Go(func() {
@@ -275,7 +280,8 @@ func smallDisk(t *testing.T) string {
 	return dir
 }
 
-// A disk that is full, at whatever file, leaves everything as it was.
+// TestFullDisk shows that a full disk, at whatever file, leaves everything as
+// it was.
 func TestFullDisk(t *testing.T) {
 	dir := smallDisk(t)
 	filler := filepath.Join(dir, "filler")

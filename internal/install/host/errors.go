@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// ErrBusy tells that another process is at it.
+// ErrBusy means that another process installs or uninstalls.
 var ErrBusy error = &HostError{errors.New("another install or uninstall is at work; wait for it")}
 
 // HostError is something that the host cannot do.

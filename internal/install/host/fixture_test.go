@@ -1,11 +1,14 @@
 package host
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
-	"github.com/afalg-policy/afalg-policy/internal/install/host/hosttest"
+	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/testing/hosttest"
 )
 
 var (
@@ -32,10 +35,31 @@ func fill(t *testing.T, dir string) {
 	write(t, dir, "etc/other", "other\n", 0o644)
 	must(t, os.MkdirAll(filepath.Join(dir, "var/lib"), 0o755))
 	must(t, os.Chown(filepath.Join(dir, "etc/app/conf"), 0, 34))
+	for name, value := range confXattrs {
+		must(t, unix.Setxattr(filepath.Join(dir, "etc/app/conf"), name, []byte(value), 0))
+	}
 }
 
-// wantedOnce and wantedAgain are what a platform might want, with other options
-// the second time.
+// confXattrs are the attributes of etc/app/conf: a label, a note, and an ACL
+// (linux/posix_acl_xattr.h) by which user 1000 may read it. shownXattrs is how
+// a snapshot shows them.
+var (
+	confXattrs = map[string]string{
+		"security.selinux": "system_u:object_r:container_config_t:s0\x00",
+		"user.note":        "kept",
+		accessACL: "\x02\x00\x00\x00" +
+			"\x01\x00\x06\x00\xff\xff\xff\xff" + // the owner: rw
+			"\x02\x00\x04\x00\xe8\x03\x00\x00" + // user 1000: r
+			"\x04\x00\x04\x00\xff\xff\xff\xff" + // the group: r
+			"\x10\x00\x04\x00\xff\xff\xff\xff" + // at most: r
+			"\x20\x00\x00\x00\xff\xff\xff\xff", // others: nothing
+	}
+	shownXattrs = fmt.Sprintf(",security.selinux=%x,%s=%x,user.note=%x",
+		confXattrs["security.selinux"], accessACL, confXattrs[accessACL], confXattrs["user.note"])
+)
+
+// wantedOnce and wantedAgain are the files that a platform might want, with
+// other options the second time.
 var (
 	wantedOnce = []File{
 		{Path: "/usr/local/lib/afalg-policy/x/runc", Mode: Script, Data: []byte("#!/bin/sh\nexec true\n")},
@@ -52,7 +76,7 @@ var (
 	}
 )
 
-// put installs files as if they were docker's; none means uninstall.
+// put installs files as if they were docker's; nil uninstalls.
 func put(dir string, files []File, at func(string) error) error {
 	h, err := Open(dir)
 	if err != nil {

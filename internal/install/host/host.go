@@ -1,15 +1,14 @@
-// Package host replaces files of a host, all of them or none, and can bring back
-// what was there before, byte for byte.
+// Package host replaces files of a host, all of them or none, and can restore
+// the earlier ones byte for byte.
 //
-// It compares what is there with what is wanted, shows the difference, and keeps
-// a record. Killed at any point, the next run can go on, or go back. It writes
-// only where nobody but root could put something else in place.
+// It compares the existing files with the wanted ones, shows the difference,
+// and keeps a record. After a kill at any point, the next run can go on or go
+// back. It writes only where nobody but root could put something else in place.
 package host
 
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -17,23 +16,26 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/afalg-policy/afalg-policy/internal/bounded"
 )
 
-// SystemPath is where programs are looked for: what systemd gives to services.
+// SystemPath is the PATH that systemd gives to services. Programs are looked
+// for there.
 const SystemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // maxFile bounds a configuration file in bytes.
 const maxFile = 16 << 20
 
-// Host is the file system below a root. Paths are absolute in it, and links
-// are followed as if it were "/".
+// Host is the file system below a root. Paths are absolute in it, and links are
+// followed as if the root were "/".
 type Host struct {
 	Dir  string // absolute
 	root *os.Root
-	// originals hold what recorded files were before they were installed: the
-	// platforms compute from that, never from their own output.
+	// originals has the recorded files as they were before they were installed:
+	// the platforms compute from those, never from their own output.
 	originals map[string]node
-	locked    []string // directories that go with the lock, if they are empty
+	locked    []string // go with the lock, if they are empty
 	// at is called before each step of apply; tests fail or die there.
 	at func(step string) error
 }
@@ -53,13 +55,13 @@ func Open(dir string) (*Host, error) {
 
 func (h *Host) Close() { h.root.Close() }
 
-// Shown is a path as the user sees it.
+// Shown returns a path as the user sees it.
 func (h *Host) Shown(p string) string { return filepath.Join(h.Dir, p) }
 
-// inRoot is a path as os.Root takes it.
+// inRoot returns a path as os.Root takes it.
 func inRoot(p string) string { return path.Join(".", p) }
 
-// node is what stands at a path. The zero value is nothing.
+// node is a file, a link, or nothing. The zero value is nothing.
 type node struct {
 	Kind kind        `json:"kind"`
 	Mode fs.FileMode `json:"mode,omitempty"`
@@ -68,6 +70,9 @@ type node struct {
 	Time time.Time   `json:"time,omitzero"` // of the last change; not compared
 	Data []byte      `json:"data,omitempty"`
 	Link string      `json:"link,omitempty"`
+	// Xattrs are restored but not compared: a relabelled file does not count as
+	// changed.
+	Xattrs map[string][]byte `json:"xattrs,omitempty"`
 }
 
 type kind string
@@ -82,7 +87,7 @@ func (n node) same(m node) bool {
 	return n.Kind == m.Kind && n.Mode == m.Mode && n.UID == m.UID && n.GID == m.GID && string(n.Data) == string(m.Data) && n.Link == m.Link
 }
 
-// read returns what stands at a path, or stood there before it was installed.
+// read returns what is at a path, or was there before the installation.
 func (h *Host) read(p string) (node, error) {
 	if n, recorded := h.originals[p]; recorded {
 		return n, nil
@@ -90,8 +95,7 @@ func (h *Host) read(p string) (node, error) {
 	return h.now(p)
 }
 
-// now returns what stands at a path. What is neither a file nor a link is an
-// error.
+// now returns what is at a path. Anything but a file or a link is an error.
 func (h *Host) now(p string) (node, error) {
 	p, err := h.real(p)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -113,7 +117,7 @@ func (h *Host) now(p string) (node, error) {
 		n.Link, err = h.root.Readlink(inRoot(p))
 	case info.Mode().IsRegular():
 		n.Kind = regular
-		n.Data, err = h.content(p)
+		n.Data, n.Xattrs, err = h.contentOf(p)
 	default:
 		err = errors.New("it is neither a file nor a link; move it away")
 	}
@@ -124,17 +128,32 @@ func (h *Host) now(p string) (node, error) {
 }
 
 func (h *Host) content(p string) ([]byte, error) {
-	// Without O_NONBLOCK, a FIFO that took the file's place would block.
-	f, err := h.root.OpenFile(inRoot(p), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := h.open(p)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("larger than %d MiB, the most that is read", maxFile>>20)
+	return bounded.ReadAll(f, maxFile)
+}
+
+// contentOf reads a file with its extended attributes.
+func (h *Host) contentOf(p string) ([]byte, map[string][]byte, error) {
+	f, err := h.open(p)
+	if err != nil {
+		return nil, nil, err
 	}
-	return data, err
+	defer f.Close()
+	data, err := bounded.ReadAll(f, maxFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	xattrs, err := readXattrs(f)
+	return data, xattrs, err
+}
+
+// open does not wait for the other side of a FIFO that took a file's place.
+func (h *Host) open(p string) (*os.File, error) {
+	return h.root.OpenFile(inRoot(p), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 }
 
 // Config returns the text of a configuration file that is to be edited, or
@@ -180,8 +199,8 @@ func (h *Host) Stat(p string) (fs.FileInfo, error) {
 	return h.root.Lstat(inRoot(target))
 }
 
-// Exists tells whether there is something at a path, or was before it was
-// installed.
+// Exists reports whether something is at a path, or was there before the
+// installation.
 func (h *Host) Exists(p string) bool {
 	if n, recorded := h.originals[p]; recorded {
 		return n.Kind != absent
@@ -190,8 +209,8 @@ func (h *Host) Exists(p string) bool {
 	return err == nil
 }
 
-// LookPath finds a program as a service would. What this program installed is
-// not looked at.
+// LookPath finds a program as a service would. It skips what this program
+// installed.
 func (h *Host) LookPath(name string) (string, error) {
 	for dir := range strings.SplitSeq(SystemPath, ":") {
 		p := path.Join(dir, name)
@@ -204,7 +223,7 @@ func (h *Host) LookPath(name string) (string, error) {
 }
 
 // List returns the paths of the files in a directory with that ending, sorted
-// by name, as they were before they were installed.
+// by name, as they were before the installation.
 func (h *Host) List(dir, ending string) ([]string, error) {
 	target, err := h.walk(dir, nil)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -14,11 +14,11 @@ type Moment struct {
 	Uptime time.Duration `json:"uptime"` // ns since boot, sleep included
 }
 
-// Now is this moment.
+// Now returns the present moment.
 func Now() Moment {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		boot = nil // another boot than any: what runs is taken for younger
+		boot = nil // matches no boot: every process counts as younger
 	}
 	return Moment{strings.TrimSpace(string(boot)), uptime()}
 }

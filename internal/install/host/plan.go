@@ -12,8 +12,8 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 )
 
-// File is a file, or a link, that is wanted. An existing file keeps its owner
-// and mode.
+// File is a wanted file or link. An existing file keeps its owner, mode and
+// extended attributes.
 type File struct {
 	Path string
 	Mode fs.FileMode
@@ -21,7 +21,7 @@ type File struct {
 	Link string // target; makes it a link
 }
 
-// The modes of new files. A script is executable, whatever it was before.
+// Modes of new files. A script becomes executable, whatever its mode was.
 const (
 	Plain  fs.FileMode = 0o644
 	Script fs.FileMode = 0o755
@@ -29,41 +29,41 @@ const (
 
 // Change is a path that was changed, or would be.
 type Change struct {
-	Path string
-	What string // "new", "changed", "restored" or "removed"
-	Diff string // unified
+	Path string `json:"path"`
+	What string `json:"what"` // "new", "changed", "restored" or "removed"
+	Diff string `json:"diff"` // unified
 }
 
-// step takes one path from what it is to what it is to be.
+// step takes one path from one state to another.
 type step struct {
 	path string
 	from node
 	to   node
 }
 
-// Changes are the steps between two records. Without a next record, what was
-// there before is restored.
+// Changes are the steps between two records. Without a next record, the earlier
+// files are restored.
 type Changes struct {
 	host      *Host
 	name      string
 	old, next *Record
 	steps     []step
-	stale     bool     // nothing but the record has to change
+	stale     bool     // only the record has to change
 	make      []string // directories, parents first
-	remove    []string // directories, if they are empty then, children first
+	remove    []string // directories, if they are empty by then, children first
 	clean     []string // paths beside which an interrupted run may have left files
 }
 
-// ChangedError tells that somebody changed a file since it was installed.
+// ChangedError means that somebody changed a file after its installation.
 type ChangedError struct {
 	Diff string // from what was installed to what is there
-	err  error
+	Err  error
 }
 
-func (e *ChangedError) Error() string { return e.err.Error() }
+func (e *ChangedError) Error() string { return e.Err.Error() }
 
-// Plan compares what is there with what is wanted. All of it is checked before
-// anything is changed.
+// Plan compares the existing files with the wanted ones. It checks all of it
+// before anything is changed.
 func (h *Host) Plan(old *Record, wanted []File, next *Record) (*Changes, error) {
 	c := &Changes{host: h, old: old, next: next}
 	now, err := h.unchanged(old)
@@ -82,11 +82,12 @@ func (h *Host) Plan(old *Record, wanted []File, next *Record) (*Changes, error) 
 			before = e.Before
 		}
 		after := h.target(f, before)
+		after.Xattrs = n.Xattrs // somebody may have relabelled it since
 		next.Files = append(next.Files, Entry{Path: f.Path, Before: before, After: after})
 		c.add(f.Path, n, after)
 	}
-	// What is wanted no longer is restored, the last first: what refers to
-	// others goes before them.
+	// Files that are not wanted any more are restored, the last first: a file
+	// that refers to others goes before them.
 	if old != nil {
 		for _, e := range slices.Backward(old.Files) {
 			c.clean = append(c.clean, e.Path)
@@ -108,7 +109,7 @@ func (c *Changes) add(p string, from, to node) {
 	}
 }
 
-// unchanged reads what a record is about, and refuses what others changed.
+// unchanged reads the files of a record, and refuses those that others changed.
 func (h *Host) unchanged(r *Record) (map[string]node, error) {
 	now := map[string]node{}
 	if r == nil {
@@ -134,7 +135,7 @@ func (h *Host) unchanged(r *Record) (map[string]node, error) {
 	return now, nil
 }
 
-// newcomer is what stands at a path that is to be replaced for the first time.
+// newcomer returns what is at a path that is replaced for the first time.
 func (h *Host) newcomer(p string) (node, error) {
 	if err := h.trustedDir(p); err != nil {
 		return node{}, err
@@ -152,7 +153,8 @@ func (h *Host) newcomer(p string) (node, error) {
 	return n, err
 }
 
-// trustedDir refuses to write where others could put another file in place.
+// trustedDir refuses a directory in which others could put another file in
+// place.
 func (h *Host) trustedDir(p string) error {
 	dir := path.Dir(p)
 	for !h.Exists(dir) {
@@ -184,8 +186,8 @@ func (h *Host) target(f File, before node) node {
 	return n
 }
 
-// planDirs finds the directories that are missing, and those that are needed
-// no longer.
+// planDirs finds the directories that are missing, and those that nothing needs
+// any more.
 func (h *Host) planDirs(c *Changes) error {
 	others, err := h.madeByOthers(c.name)
 	if err != nil {
@@ -212,7 +214,7 @@ func (h *Host) planDirs(c *Changes) error {
 	return nil
 }
 
-// needed lists the directories of all that is to be there, parents first.
+// needed lists the directories of all wanted files, parents first.
 func (c *Changes) needed() []string {
 	if c.next == nil {
 		return nil
@@ -230,7 +232,7 @@ func (h *Host) dirExists(dir string) bool {
 	return err == nil && info.IsDir()
 }
 
-// parents lists the directories that lead to a path, but for the root.
+// parents lists the directories that lead to a path, without the root.
 func parents(p string) []string {
 	var dirs []string
 	for dir := path.Dir(p); dir != "/"; dir = path.Dir(dir) {
@@ -240,7 +242,7 @@ func parents(p string) []string {
 	return dirs
 }
 
-// Show tells what becomes of each path.
+// Show returns what happens to each path.
 func (c *Changes) Show() []Change {
 	var shown []Change
 	for _, s := range c.steps {
@@ -258,7 +260,7 @@ func (c *Changes) Show() []Change {
 	return shown
 }
 
-// diffNodes shows what becomes of a path, as a unified diff.
+// diffNodes returns the change of a path as a unified diff.
 func diffNodes(p string, from, to node) string {
 	var b strings.Builder
 	oldName, newName := p, p
@@ -268,7 +270,7 @@ func diffNodes(p string, from, to node) string {
 	if to.Kind == absent {
 		newName = "/dev/null"
 	}
-	// The attributes stand where git has them: before the names of the files.
+	// As in git's diffs, the attributes stand before the names of the files.
 	for _, line := range attributes(from, to) {
 		fmt.Fprintln(&b, line)
 	}

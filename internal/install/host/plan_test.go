@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A file that somebody changed is not touched, nor is any other; the error
-// shows what they did.
+// TestChangedSince shows that an installation touches no file if somebody
+// changed one of them; the error shows the change.
 func TestChangedSince(t *testing.T) {
 	tests := map[string]struct {
 		change func(dir string) error
@@ -82,7 +82,7 @@ func TestChangedSince(t *testing.T) {
 	}
 }
 
-// Who restored a file by hand is not held up.
+// A file that was restored by hand does not stop an installation.
 func TestRestoredByHand(t *testing.T) {
 	dir, before, _ := stateOf(t, wantedOnce)
 	fill(t, dir)
@@ -119,7 +119,7 @@ func TestInTheWay(t *testing.T) {
 		},
 		"a huge file": {
 			conf(func(p string) error { return errors.Join(os.WriteFile(p, nil, 0o644), os.Truncate(p, maxFile+1)) }),
-			"read DIR/etc/app/conf: larger than 16 MiB, the most that is read",
+			"read DIR/etc/app/conf: larger than 16384 KiB, the most that is read",
 		},
 		"a file where a directory is needed": {
 			func(dir string) error { return os.WriteFile(dir+"/etc/made", nil, 0o644) },
@@ -129,19 +129,19 @@ func TestInTheWay(t *testing.T) {
 			func(dir string) error {
 				return errors.Join(os.Mkdir(dir+"/elsewhere", 0o755), os.Chown(dir+"/elsewhere", 1000, 1000), os.Symlink("/elsewhere", dir+"/etc/made"))
 			},
-			"write DIR/etc/made/here/new.conf: DIR/elsewhere belongs to user 1000: whoever can change it decides for every container; chown root DIR/elsewhere",
+			"write DIR/etc/made/here/new.conf: DIR/elsewhere belongs to user 1000: whoever can change it decides for every container; move the file to where only root can write, as below /etc/afalg-policy or in /usr/local/bin",
 		},
 		"a directory that all may write": {
 			func(dir string) error { return os.Chmod(dir+"/etc/app", 0o777|fs.ModeSticky) },
-			"write DIR/etc/app/script: DIR/etc/app can be written by others than root (dtrwxrwxrwx): whoever can change it decides for every container; chmod go-w DIR/etc/app, or name a file elsewhere",
+			"write DIR/etc/app/script: DIR/etc/app can be written by others than root (dtrwxrwxrwx): whoever can change it decides for every container; move the file to where only root can write, as below /etc/afalg-policy or in /usr/local/bin",
 		},
 		"a file of others": {
 			func(dir string) error { return os.Chown(dir+"/etc/app/conf", 1000, 0) },
-			"write DIR/etc/app/conf: DIR/etc/app/conf belongs to user 1000: whoever can change it decides for every container; chown root DIR/etc/app/conf",
+			"write DIR/etc/app/conf: DIR/etc/app/conf belongs to user 1000: whoever can change it decides for every container; chown root DIR/etc/app/conf, or move the file to where only root can write, as below /etc/afalg-policy or in /usr/local/bin",
 		},
 		"a file that a group may write": {
 			func(dir string) error { return os.Chmod(dir+"/etc/app/conf", 0o660) },
-			"write DIR/etc/app/conf: DIR/etc/app/conf can be written by others than root (-rw-rw----): whoever can change it decides for every container; chmod go-w DIR/etc/app/conf, or name a file elsewhere",
+			"write DIR/etc/app/conf: DIR/etc/app/conf can be written by others than root (-rw-rw----): whoever can change it decides for every container; chmod go-w DIR/etc/app/conf, or move the file to where only root can write, as below /etc/afalg-policy or in /usr/local/bin",
 		},
 		"a link loop": {
 			func(dir string) error { return os.Symlink("made", dir+"/etc/made") },
@@ -193,7 +193,7 @@ func TestLinkedDirectory(t *testing.T) {
 	equal(t, "uninstalled", before, snapshot(t, dir))
 }
 
-// The last of two platforms that share a directory removes it.
+// Of two platforms that share a directory, the last removes it.
 func TestSharedDirectory(t *testing.T) {
 	dir := fixture(t)
 	before := snapshot(t, dir)

@@ -23,7 +23,7 @@ const (
 	maxRecord = 16 * maxFile
 )
 
-// Record is what was there before, and what was put there.
+// Record says what was there before, and what was put there.
 type Record struct {
 	Version  int               `json:"version"`
 	Platform string            `json:"platform"`
@@ -33,10 +33,10 @@ type Record struct {
 	Program  string            `json:"program"` // its version
 	Options  map[string]string `json:"options"`
 	Files    []Entry           `json:"files"`
-	Dirs     []string          `json:"dirs,omitempty"` // that were made, parents first
+	Dirs     []string          `json:"dirs,omitempty"` // made by the installation, parents first
 }
 
-// Phase tells what a record stands for. It is written before the first file is
+// Phase is the state of an installation. It is written before the first file is
 // touched, and again after the last.
 type Phase string
 
@@ -46,8 +46,8 @@ const (
 	removing   Phase = "removing"
 )
 
-// Entry is one path. While a record is being changed, a file is as it was
-// before, or as an earlier installation left it, or as this one does.
+// Entry is one path. While the installation runs, the file is as it was before,
+// or as an earlier installation left it, or as this one does.
 type Entry struct {
 	Path    string `json:"path"`
 	Before  node   `json:"before"`
@@ -55,10 +55,10 @@ type Entry struct {
 	After   node   `json:"after"`
 }
 
-// RecordPath is where the record of an installation lies.
+// RecordPath returns the path of an installation's record.
 func RecordPath(name string) string { return path.Join(recordDir, name+".json") }
 
-// NewRecord is about an installation that begins now.
+// NewRecord returns the record of an installation that begins now.
 func NewRecord(platform, program string, options map[string]string) *Record {
 	return &Record{
 		Version: recordVersion, Platform: platform, Phase: installed,
@@ -66,10 +66,10 @@ func NewRecord(platform, program string, options map[string]string) *Record {
 	}
 }
 
-// Interrupted tells whether an installation, or its removal, did not end.
+// Interrupted reports whether an installation, or its removal, did not end.
 func (r *Record) Interrupted() bool { return r != nil && r.Phase != installed }
 
-// Entry is what the record has about a path, or nothing.
+// Entry returns the record's entry for a path, or nil.
 func (r *Record) Entry(p string) *Entry {
 	if r == nil {
 		return nil
@@ -81,7 +81,7 @@ func (r *Record) Entry(p string) *Entry {
 	return &r.Files[i]
 }
 
-// originals are the files as they were before.
+// originals returns the files as they were before.
 func (r *Record) originals() map[string]node {
 	m := map[string]node{}
 	if r != nil {
@@ -92,24 +92,10 @@ func (r *Record) originals() map[string]node {
 	return m
 }
 
-// Before has files that a record is about read as they were before.
+// Before makes the host read the files of a record as they were before.
 func (h *Host) Before(r *Record) { h.originals = r.originals() }
 
-// Changed tells whether a file is not as it was installed.
-func (h *Host) Changed(r *Record) (bool, error) {
-	for i := range r.Files {
-		n, err := h.now(r.Files[i].Path)
-		if err != nil {
-			return false, err
-		}
-		if !r.known(&r.Files[i], n) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// known tells whether a file is as the record has it.
+// known reports whether a file is in a state that the record has.
 func (r *Record) known(e *Entry, now node) bool {
 	if now.same(e.After) {
 		return true
@@ -120,7 +106,7 @@ func (r *Record) known(e *Entry, now node) bool {
 	return now.same(e.Before) || slices.ContainsFunc(e.Earlier, now.same)
 }
 
-// ReadRecord returns the record of a platform, or nothing.
+// ReadRecord returns the record of a platform, or nil.
 func (h *Host) ReadRecord(name string) (*Record, error) {
 	n, err := h.recorded(RecordPath(name))
 	if err != nil || n == nil {
@@ -174,8 +160,8 @@ func (r *Record) encode() ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// madeByOthers lists the directories that other installations made, which is as
-// if this one had: the last to leave removes them.
+// madeByOthers lists the directories that other installations made. They are
+// treated as this one's: the last to leave removes them.
 func (h *Host) madeByOthers(name string) ([]string, error) {
 	records, err := h.List(recordDir, ".json")
 	if err != nil {
@@ -198,11 +184,11 @@ func (h *Host) madeByOthers(name string) ([]string, error) {
 	return dirs, nil
 }
 
-// Lock keeps other installations out, also those that a kill left behind: the
-// kernel drops the lock with the process. The directories that it needs are
-// removed again if nothing is left in them.
+// Lock keeps other installations out. The kernel drops the lock with the
+// process, so a killed one holds none. The lock's directories are removed again
+// if they are empty.
 func (h *Host) Lock() (func(), error) {
-	for { // until whoever held the lock does not remove the directory in between
+	for { // again where the last holder removed the directory in between
 		err := h.makeRecordDir()
 		var dir *os.File
 		if err == nil {
@@ -228,8 +214,8 @@ func (h *Host) Lock() (func(), error) {
 	}
 }
 
-// removeRecordDir removes the directories of the lock. From the moment that the
-// first is gone, the lock is another's, and nothing else may be touched.
+// removeRecordDir removes the directories of the lock. Once the first is gone,
+// the lock is another's, and nothing else may be touched.
 func (h *Host) removeRecordDir() {
 	dirs := parents(RecordPath("x"))
 	for _, dir := range slices.Backward(dirs) {
@@ -263,4 +249,33 @@ func (h *Host) makeDir(dir string, mode fs.FileMode) error {
 		return err
 	}
 	return h.root.Chmod(inRoot(dir), mode)
+}
+
+// RenameRecord renames an installation: its record, and nothing else. An
+// existing record of that name is kept.
+func (h *Host) RenameRecord(r *Record, name string) error {
+	there, err := h.ReadRecord(name)
+	if err != nil {
+		return err
+	}
+	t := &transaction{Host: h}
+	if there == nil {
+		next := *r
+		next.Platform = name
+		if err := t.writeRecord(&next); err != nil {
+			return err
+		}
+		if err := t.rename(newName(RecordPath(name)), RecordPath(name)); err != nil {
+			return err
+		}
+	}
+	if err := h.at("renamed"); err != nil {
+		return err
+	}
+	former := RecordPath(r.Platform)
+	t.removeBeside(former)
+	if err := t.removeOne(former); err != nil {
+		return err
+	}
+	return t.syncDir(recordDir)
 }

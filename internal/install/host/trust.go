@@ -12,8 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// CheckPath refuses what cannot be written into a script, a unit and a
-// configuration file alike: quotes can be quoted, line ends cannot everywhere.
+// CheckPath refuses a path that cannot be written into a script, a unit and a
+// configuration file alike. Quotes can be quoted; line ends cannot everywhere.
 func CheckPath(flag, p string) error {
 	switch {
 	case !path.IsAbs(p):
@@ -43,7 +43,7 @@ func (h *Host) Executable(flag, p string) error {
 }
 
 // Trusted refuses a file that others than root can change or replace, and
-// returns where links lead.
+// returns the target of its links.
 func (h *Host) Trusted(flag, p string) (string, error) {
 	target, err := h.walk(p, h.rootOwned)
 	if err != nil {
@@ -59,7 +59,7 @@ func (h *Host) Trusted(flag, p string) (string, error) {
 	return target, nil
 }
 
-// within reminds that paths are those of the root.
+// within is the part of an error that says in which root a path lies.
 func (h *Host) within() string {
 	if h.Dir == "/" {
 		return ""
@@ -67,17 +67,28 @@ func (h *Host) within() string {
 	return " (paths are those below " + h.Dir + ")"
 }
 
-// rootOwned refuses what others than root may write. A directory where all may
-// write, and the sticky bit protects what is there, is refused as well: such
-// directories are emptied, and then anybody makes the next file.
+// rootOwned refuses a file or directory that others than root may write. It
+// refuses a sticky directory for all as well: such a directory is emptied now
+// and then, and then anybody can make the next file.
 func (h *Host) rootOwned(at string, info fs.FileInfo) error {
 	uid := int(info.Sys().(*syscall.Stat_t).Uid)
-	builder := h.Dir != "/" && uid == os.Geteuid() // of an image, where all will be root's
+	builder := h.Dir != "/" && uid == os.Geteuid() // of an image, whose files will all be root's
 	if uid != 0 && !builder {
-		return fmt.Errorf("%s belongs to user %d: whoever can change it decides for every container; chown root %s", h.Shown(at), uid, h.Shown(at))
+		return fmt.Errorf("%s belongs to user %d: whoever can change it decides for every container; %s", h.Shown(at), uid, h.remedy(at, info, "chown root"))
 	}
 	if info.Mode()&fs.ModeSymlink == 0 && info.Mode()&0o022 != 0 {
-		return fmt.Errorf("%s can be written by others than root (%v): whoever can change it decides for every container; chmod go-w %s, or name a file elsewhere", h.Shown(at), info.Mode(), h.Shown(at))
+		return fmt.Errorf("%s can be written by others than root (%v): whoever can change it decides for every container; %s", h.Shown(at), info.Mode(), h.remedy(at, info, "chmod go-w"))
 	}
 	return nil
+}
+
+// remedy says what to do about a file that others can change. Where the
+// directory is theirs, as /tmp and a home are, the file has to move; the
+// directory has not to change.
+func (h *Host) remedy(at string, info fs.FileInfo, command string) string {
+	const elsewhere = "move the file to where only root can write, as below /etc/afalg-policy or in /usr/local/bin"
+	if !info.Mode().IsRegular() {
+		return elsewhere
+	}
+	return command + " " + h.Shown(at) + ", or " + elsewhere
 }

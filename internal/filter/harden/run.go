@@ -1,0 +1,63 @@
+package harden
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+)
+
+// RunOptions are the inputs of RunFilter.
+type RunOptions struct {
+	Arch       specs.Arch // the machine's own
+	Socketcall Socketcall // SocketcallDeny or SocketcallBroker; "" denies
+}
+
+// RunFilter returns the filter that a process loads to run a command under the
+// broker: everything is allowed but what the policy closes, on every ABI of the
+// machine. The gaps are those of the filter; which rules the command holds is
+// for the broker to know. The program has been asked every route.
+func RunFilter(p *plan.Plan, o RunOptions) (program []unix.SockFilter, gaps []plan.Gap, err error) {
+	if o.Socketcall == SocketcallKeep {
+		return nil, nil, fmt.Errorf("socketcall cannot be kept for a command with a broker: it is denied, or left to the broker")
+	}
+	if err := checkSocketcall(o.Socketcall, true); err != nil {
+		return nil, nil, err
+	}
+	base := profile.AllowAll(o.Arch)
+	c := closing{families: closedFamilies(p), errno: uint(p.SocketErrno.Number), socketcall: o.Socketcall, broker: true}
+	hardened, ch, err := rewrite(base, c)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making the filter: %w", err)
+	}
+	h := profile.Host{Arch: o.Arch}
+	compiled, err := c.compileRun(base, hardened, ch, h)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the filter for %s: %w", h.Arch, err)
+	}
+	return compiled.Insns, filterGaps(base, c, ch, Options{Host: h}), nil
+}
+
+// compileRun compiles and proves the program that is loaded.
+func (c closing) compileRun(base, hardened *profile.Profile, ch change, h profile.Host) (*seccomp.Program, error) {
+	before, err := base.Resolve(h)
+	if err != nil {
+		return nil, err
+	}
+	after, err := hardened.Resolve(h)
+	if err != nil {
+		return nil, err
+	}
+	program, err := seccomp.Compile(after, seccomp.Options{Runtime: seccomp.Runc, Native: h.Arch})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.proveProgram(program, seccomp.Runc, true); err != nil {
+		return nil, err
+	}
+	return program, pair{h, before, after}.proveEqual(c, ch, program, seccomp.Runc)
+}

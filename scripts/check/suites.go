@@ -1,0 +1,99 @@
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+)
+
+// work is checks, tests, or both.
+type work struct {
+	checks, online bool
+	suites         []suite
+}
+
+// suite is one run of go test.
+type suite struct {
+	name            string
+	race, short, vm bool
+	// run and skip are patterns of names. packages are the packages to test, by
+	// their folders, and but those to leave out; no packages means all.
+	run, skip     string
+	packages, but []string
+}
+
+// Tests named TestLong… take long, and are for make test-all alone.
+const (
+	long     = "^(Test|Fuzz)Long"
+	inBoxes  = "^TestBox"
+	atOnce   = "^(Test(Agent|RunInParallel|RunLog).*|TestConcurrent)$"
+	commands = "cmd/afalg-policy"
+	learning = "internal/learn"
+	machines = "internal/vmtest"
+)
+
+// concurrent lists the packages that do several things at once. The race
+// detector would find nothing in the others, and slow them down. In two
+// packages it runs only the tests atOnce: those of the broker's commands, and
+// of a recorder with many users.
+var concurrent = []string{
+	"internal/agent", "internal/broker", "internal/launch", "internal/live", "internal/notify", "internal/parallel", "internal/report",
+	"internal/filter/seccomp", "internal/subject", "internal/telemetry", "scripts/check",
+}
+
+func depth(fast, deep, lint bool) work {
+	switch {
+	case lint:
+		return work{checks: true, online: true}
+	case fast:
+		return work{suites: []suite{{name: "quick tests", short: true, skip: long}}}
+	case deep:
+		return work{suites: []suite{
+			{name: "long tests", run: long},
+			{name: "long tests in virtual machines", vm: true, run: long, packages: []string{machines}},
+		}}
+	}
+	return work{checks: true, suites: []suite{
+		{name: "tests of what is concurrent, race detector", race: true, skip: long, packages: concurrent},
+		{name: "tests of what is used at once, race detector", race: true, run: atOnce, packages: []string{commands, learning}},
+		{name: "all other tests", skip: long + "|" + atOnce, but: concurrent},
+		{name: "tests in boxes", vm: true, run: inBoxes, skip: long, packages: []string{"internal/testing/box", machines}},
+		{name: "tests in virtual machines", vm: true, skip: long + "|" + inBoxes + "|^TestMeasured", packages: []string{machines}},
+	}}
+}
+
+// args returns the arguments of go test.
+func (s suite) args() ([]string, error) {
+	// The time-out is the last resort against a test that hangs. No machine is
+	// too slow for it.
+	args := []string{"-count=1", "-timeout=80m"}
+	for flag, on := range map[string]bool{"-race": s.race, "-short": s.short, "-tags=vm": s.vm, "-parallel=3": s.vm, "-run=" + s.run: s.run != "", "-skip=" + s.skip: s.skip != ""} {
+		if on {
+			args = append(args, flag)
+		}
+	}
+	slices.Sort(args)
+	if len(s.packages) > 0 {
+		return append(args, folders(s.packages)...), nil
+	}
+	listed, err := exec.Command("go", "list", "-f", "{{.ImportPath}} {{.Module.Path}}", "./...").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	for line := range strings.Lines(string(listed)) {
+		path, module, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if !slices.Contains(s.but, strings.TrimPrefix(path, module+"/")) {
+			args = append(args, path)
+		}
+	}
+	return args, nil
+}
+
+func folders(packages []string) []string {
+	var paths []string
+	for _, p := range packages {
+		paths = append(paths, "./"+p)
+	}
+	return paths
+}

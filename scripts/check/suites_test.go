@@ -1,0 +1,166 @@
+package main
+
+import (
+	"go/ast"
+	"go/build/constraint"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const root = "../.."
+
+// source is a file of the module.
+type source struct {
+	pkg, name string
+	file      *ast.File
+	tags      constraint.Expr // nil: always built
+}
+
+// sources parses the files of the module that Go builds.
+func sources(t *testing.T) []source {
+	t.Helper()
+	var all []source
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "testdata" || path != root && strings.HasPrefix(d.Name(), ".")):
+			return fs.SkipDir
+		case d.IsDir() || !strings.HasSuffix(path, ".go"):
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		s := source{name: path, file: file}
+		if s.pkg, err = filepath.Rel(root, filepath.Dir(path)); err != nil {
+			return err
+		}
+		for _, group := range file.Comments {
+			for _, c := range group.List {
+				if constraint.IsGoBuild(c.Text) && c.Pos() < file.Package {
+					if s.tags, err = constraint.Parse(c.Text); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		all = append(all, s)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// tests names the tests of a file.
+func (s source) tests() []string {
+	var names []string
+	if !strings.HasSuffix(s.name, "_test.go") {
+		return nil
+	}
+	for _, d := range s.file.Decls {
+		if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name != "TestMain" && regexp.MustCompile("^(Test|Fuzz|Example)($|[^a-z])").MatchString(f.Name.Name) {
+			names = append(names, f.Name.Name)
+		}
+	}
+	return names
+}
+
+// has reports whether a suite runs a test.
+func (s suite) has(from source, name string) bool {
+	built := from.tags == nil || from.tags.Eval(func(tag string) bool {
+		return tag == "vm" && s.vm || tag == "race" && s.race || tag == runtime.GOARCH || tag == runtime.GOOS
+	})
+	asked := len(s.packages) == 0 && !slices.Contains(s.but, from.pkg) || slices.Contains(s.packages, from.pkg)
+	return built && asked && regexp.MustCompile(s.run).MatchString(name) && (s.skip == "" || !regexp.MustCompile(s.skip).MatchString(name))
+}
+
+// TestDepths checks that each test is run once: by make test or, if its name
+// says so, by make test-all.
+func TestDepths(t *testing.T) {
+	names := regexp.MustCompile(long)
+	seen := map[bool]int{}
+	for _, from := range sources(t) {
+		for _, name := range from.tests() {
+			isLong := names.MatchString(name)
+			seen[isLong]++
+			for _, deep := range []bool{false, true} {
+				var by []string
+				for _, s := range depth(false, deep, false).suites {
+					if s.has(from, name) {
+						by = append(by, s.name)
+					}
+				}
+				if deep != isLong && len(by) > 0 {
+					t.Errorf("%s %s is of the other depth, and run by %v", from.pkg, name, by)
+				}
+				if deep == isLong && len(by) != 1 {
+					t.Errorf("%s %s is run by %q, want one suite", from.pkg, name, by)
+				}
+			}
+		}
+	}
+	if seen[false] < 500 || seen[true] == 0 {
+		t.Errorf("only %d tests, and %d long ones, were found", seen[false], seen[true])
+	}
+	t.Logf("%d tests, and %d long ones", seen[false], seen[true])
+}
+
+// Patterns that leave out packages leave out nothing else.
+func TestPackagesExist(t *testing.T) {
+	all := map[string]bool{}
+	for _, s := range sources(t) {
+		all[s.pkg] = true
+	}
+	for _, deep := range []bool{false, true} {
+		for _, s := range depth(false, deep, false).suites {
+			for _, p := range slices.Concat(s.packages, s.but) {
+				if !all[p] {
+					t.Errorf("%s: there is no package %s", s.name, p)
+				}
+			}
+		}
+	}
+}
+
+// apart start goroutines, and do not run under the race detector as a whole.
+var apart = map[string]string{
+	"bench":                          "has no tests",
+	commands:                         "its tests atOnce are",
+	"internal/admit":                 "one goroutine, which is waited for, or ends with the process",
+	"internal/decider":               "the tests atOnce of the commands are of it",
+	"internal/filter/harden":         "proofs of many minutes, which share nothing; its cache is that of internal/filter/seccomp",
+	"internal/kept":                  "one goroutine, which is waited for",
+	"internal/testing/kerneltest":    "one goroutine, which is waited for",
+	"internal/testing/oracle":        "one goroutine, which is waited for",
+	"internal/probe":                 "one goroutine, which reads what a child says",
+	"internal/testing/box":           "in boxes only",
+	"internal/testing/machine":       "in boxes and virtual machines only",
+	"internal/testing/machine/guest": "in boxes and virtual machines only",
+}
+
+// The race detector runs on every package that starts goroutines, except apart.
+func TestConcurrent(t *testing.T) {
+	for _, s := range sources(t) {
+		if strings.HasSuffix(s.name, "_test.go") || slices.Contains(concurrent, s.pkg) || apart[s.pkg] != "" {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			selected, isSelected := n.(*ast.SelectorExpr)
+			if _, isGo := n.(*ast.GoStmt); isGo || isSelected && selected.Sel.Name == "Go" {
+				t.Errorf("%s starts a goroutine: %s belongs to concurrent", s.name, s.pkg)
+			}
+			return true
+		})
+	}
+}
