@@ -42,7 +42,7 @@ func startRun(t *testing.T, command ...string) *running {
 	t.Helper()
 	args := underRun(command...)
 	r := &running{T: t, Cmd: exec.Command(args[0], args[1:]...), stderr: &strings.Builder{}}
-	r.Stderr, r.WaitDelay = r.stderr, time.Second
+	r.Stderr, r.WaitDelay = r.stderr, patience
 	pipe, theirs, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

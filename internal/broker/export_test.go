@@ -14,3 +14,6 @@ func ParsePlace(text string) (unified, classes string) {
 
 // LabelAt exports labelAt: two of the three modules run on no machine of ours.
 var LabelAt = labelAt
+
+// StuckAfter exports stuckAfter.
+const StuckAfter = stuckAfter

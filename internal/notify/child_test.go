@@ -164,7 +164,7 @@ func (c *trappedChild) trap(args ...string) notify.Notification {
 func (c *trappedChild) await(event int16) {
 	c.Helper()
 	fds := []unix.PollFd{{Fd: int32(c.FD()), Events: unix.POLLIN}}
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); {
 		if n, err := unix.Poll(fds, 1000); n > 0 && fds[0].Revents&event != 0 {
 			return
 		} else if err != nil && err != unix.EINTR {

@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 
 // runProbe probes the routes named and prints the report.
 func runProbe(routes []string, out io.Writer) error {
-	opt := Options{Child: []string{roleAnswer}, Timeout: 10 * time.Second}
+	opt := Options{Child: []string{roleAnswer}, Timeout: 3 * time.Minute}
 	for _, r := range routes {
 		opt.Routes = append(opt.Routes, afalg.Route(r))
 	}

@@ -128,7 +128,7 @@ func testCommands(t *testing.T, vm *VM) {
 			Result{Stdout: []byte("1 /root\n")}},
 		{"signal", Command{Args: []string{"sh", "-c", "kill -SYS $$"}},
 			Result{Exit: 128 + 31, Signal: "SIGSYS"}},
-		{"time-out", Command{Args: []string{"sh", "-c", "echo so far; sleep 60 & wait"}, Timeout: time.Second},
+		{"time-out", Command{Args: []string{"sh", "-c", "echo so far; sleep 60 & wait"}, Timeout: 3 * time.Second},
 			Result{Stdout: []byte("so far\n"), Exit: 128 + 9, Signal: "SIGKILL", TimedOut: true}},
 	}
 	for _, tt := range tests {

@@ -51,7 +51,7 @@ func run(t *testing.T, command ...string) string {
 }
 
 func attempt(command ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=0")

@@ -27,7 +27,7 @@ func TestBox(t *testing.T) {
 			t.Errorf("%s: %s", what, got)
 		}
 	}
-	r := b.Command(t, machine.Command{Args: []string{"sh", "-c", "cat; echo bad >&2; sleep 1000 & wait"}, Stdin: []byte("in"), Timeout: time.Second / 2})
+	r := b.Command(t, machine.Command{Args: []string{"sh", "-c", "cat; echo bad >&2; sleep 1000 & wait"}, Stdin: []byte("in"), Timeout: 2 * time.Second})
 	if string(r.Stdout) != "in" || string(r.Stderr) != "bad\n" || !r.TimedOut {
 		t.Errorf("%+v", r)
 	}
