@@ -201,7 +201,7 @@ func TestWrongProcess(t *testing.T) {
 
 // A silent peer delays nobody, and is given up.
 func TestSilentPeers(t *testing.T) {
-	w := newWorld(t).agent()
+	w := newWorld(t).agent(hurried)
 	w.container("first", "one").ask("socket", "ok") // the costs of the first time
 	before := w.held()
 	var took time.Duration
