@@ -12,6 +12,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/broker"
 	"github.com/afalg-policy/afalg-policy/internal/decider"
 	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/install"
 	"github.com/afalg-policy/afalg-policy/internal/kept"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
@@ -116,11 +117,11 @@ func newProveAhead(t *tui) *cobra.Command {
 			}
 			self, err := os.Executable()
 			if err != nil {
-				return hostError("find this program: %w", err)
+				return hosterr.Errorf("find this program: %w", err)
 			}
 			profiles, err := install.Profiles()
 			if err != nil {
-				return hostError("%w", err)
+				return hosterr.Errorf("%w", err)
 			}
 			ahead := kept.Ahead{Plan: p, Tool: toolName(), Program: self, Agent: defaultAgent, Socketcall: harden.SocketcallDeny, Hardened: profiles}
 			return ahead.Prove()
@@ -188,12 +189,8 @@ func agentPlan(t *tui, name string) (*plan.Plan, error) {
 }
 
 func agentError(err error) error {
-	var host *agent.HostError
-	switch {
-	case errors.Is(err, agent.ErrNoSocket):
+	if errors.Is(err, agent.ErrNoSocket) {
 		return usagef("--listen is missing: %w", err)
-	case errors.As(err, &host):
-		return hostError("%w", err)
 	}
 	return err
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/decider"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/output"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
@@ -80,7 +81,7 @@ func (b *brokerFlags) open(t *tui, p *plan.Plan, o decider.Options) (*deciding, 
 	o.Note = func(text string) { t.Notef("afalg-policy: %s", text) }
 	d, err := decider.New(p, o)
 	if err != nil {
-		return nil, hostError("%w", err)
+		return nil, hosterr.Errorf("%w", err)
 	}
 	return &deciding{Decider: d, flags: b, t: t}, nil
 }

@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/launch"
-	"github.com/afalg-policy/afalg-policy/internal/oci"
 	"github.com/afalg-policy/afalg-policy/internal/output"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
@@ -37,14 +37,6 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// unableError is something that the host cannot do.
-type unableError struct{ err error }
-
-func (e *unableError) Error() string { return e.err.Error() }
-func (e *unableError) Unwrap() error { return e.err }
-
-func hostError(format string, args ...any) error { return &unableError{fmt.Errorf(format, args...)} }
-
 // unusableError is an input that the command line names and that cannot be
 // used as what it is.
 type unusableError struct{ err error }
@@ -64,18 +56,16 @@ func written(err error) error {
 	case errors.As(err, &directory):
 		return usagef("%w", err)
 	}
-	return hostError("%w", err)
+	return hosterr.Errorf("%w", err)
 }
 
 // exitStatus maps an error to the status. An error that nobody classified is
 // a no: it must never look like a yes.
 func exitStatus(err error) int {
 	var usage *usageError
-	var unable *unableError
 	var unreadable *plan.ReadError
 	var unusable *unusableError
-	var host *launch.HostError
-	var container *oci.HostError
+	var host *hosterr.Error
 	var unstarted *launch.CommandError
 	var command commandStatus
 	switch {
@@ -87,7 +77,7 @@ func exitStatus(err error) int {
 		return unstarted.Status
 	case errors.As(err, &usage), errors.As(err, &unreadable), errors.As(err, &unusable):
 		return exitUsage
-	case errors.As(err, &unable), errors.As(err, &host), errors.As(err, &container):
+	case errors.As(err, &host):
 		return exitHost
 	default:
 		return exitNo

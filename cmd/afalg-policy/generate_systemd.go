@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/unit"
 )
@@ -80,9 +81,9 @@ func showUnits(ctx context.Context, file string) ([]byte, error) {
 	shown, err := unit.Ask(ctx)
 	switch {
 	case errors.Is(err, unit.ErrNoManager):
-		return nil, hostError("%w that could say what units restrict themselves: tell by --show FILE", err)
+		return nil, hosterr.Errorf("%w that could say what units restrict themselves: tell by --show FILE", err)
 	case err != nil:
-		return nil, hostError("ask what units restrict themselves: %w", err)
+		return nil, hosterr.Errorf("ask what units restrict themselves: %w", err)
 	}
 	return shown, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/output"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
@@ -68,7 +69,7 @@ func TestGenerateShared(t *testing.T) {
 			outcome{"", "afalg-policy: the output would allow more than the policy:\n  w: open. (accept with --accept w)\n", 1}, nil},
 		{"an error of the target", fake(one, nil, errors.New("no")), []string{"builtin:fips", "-o", at("refused")},
 			outcome{"", "afalg-policy: no\n", 1}, nil},
-		{"an error of the host", fake(one, nil, hostError("no libseccomp")), []string{"builtin:fips"},
+		{"an error of the host", fake(one, nil, hosterr.Errorf("no libseccomp")), []string{"builtin:fips"},
 			outcome{"", "afalg-policy: no libseccomp\n", 3}, nil},
 		{"an invalid number of files", fake(two, nil, nil), []string{"builtin:fips"},
 			outcome{"", "afalg-policy: the target made 2 files instead of one\n", 1}, nil},
@@ -119,7 +120,7 @@ func TestExitStatus(t *testing.T) {
 		"nobody classified":   {errors.New("x"), 1},
 		"usage":               {wrapped(usagef("x")), 2},
 		"policy not readable": {wrapped(&plan.ReadError{}), 2},
-		"host":                {wrapped(hostError("x")), 3},
+		"host":                {wrapped(hosterr.Errorf("x")), 3},
 		"output taken":        {written(&output.KindError{}), 2},
 		"output not written":  {written(errors.New("x")), 3},
 	} {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/deploy"
 	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/install"
 	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
@@ -168,7 +169,7 @@ func findProgram(o *install.Options) error {
 		self, err = filepath.EvalSymlinks(self)
 	}
 	if err != nil {
-		return hostError("find this program: %w; name it with --program", err)
+		return hosterr.Errorf("find this program: %w; name it with --program", err)
 	}
 	o.Program = self
 	return nil
@@ -190,12 +191,8 @@ func showResult(t *tui, r *deploy.Result, err error, asJSON bool) error {
 
 // installError gives an error its exit status.
 func installError(err error) error {
-	var host *install.HostError
 	var option *install.OptionError
-	switch {
-	case errors.As(err, &host):
-		return hostError("%w", err)
-	case errors.As(err, &option):
+	if exitStatus(err) != exitHost && errors.As(err, &option) {
 		return usagef("%w", err)
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/install"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
@@ -28,7 +29,7 @@ func addServices(cmd *cobra.Command) prepare {
 			return nil
 		}
 		if o.Root != defaultRoot && *show == "" {
-			return hostError("--root %s: an image has no manager that could say what units restrict themselves: tell by --show FILE", o.Root)
+			return hosterr.Errorf("--root %s: an image has no manager that could say what units restrict themselves: tell by --show FILE", o.Root)
 		}
 		o.Grants, o.Accept, o.Except = unique(*grants), unique(*accept), unique(*except)
 		if err := checkGrants(p, o.Grants); err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 func main() {
@@ -29,7 +31,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		err = &usageError{err} // cobra refused the flags or the arguments
 	}
 	if flushErr := t.out.Flush(); flushErr != nil {
-		err = hostError("write the result: %w", flushErr)
+		err = hosterr.Errorf("write the result: %w", flushErr)
 	}
 	return t.report(cmd, err)
 }

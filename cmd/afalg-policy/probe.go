@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/probe"
 	"github.com/afalg-policy/afalg-policy/internal/report"
 )
@@ -59,7 +60,7 @@ Exit status 1 means that a route is open, loadable or undecided.`,
 		opt.Child = []string{cmd.Name(), "answer"}
 		r, err := probe.Run(cmd.Context(), opt)
 		if err != nil {
-			return hostError("probe: %w", err)
+			return hosterr.Errorf("probe: %w", err)
 		}
 		probed := report.NewProbe(r)
 		if !wantJSON() {

@@ -13,6 +13,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/decider"
 	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/launch"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
@@ -96,11 +97,11 @@ func start(t *tui, r runDetails, socketcall harden.Socketcall, command []string)
 		return err
 	}
 	if err := decider.Supported(); err != nil {
-		return hostError("%w", err)
+		return hosterr.Errorf("%w", err)
 	}
 	arch, err := profile.ArchByName(runtime.GOARCH)
 	if err != nil {
-		return hostError("make a filter for this machine: %w", err)
+		return hosterr.Errorf("make a filter for this machine: %w", err)
 	}
 	filter, _, err := harden.RunFilter(p, harden.RunOptions{Arch: arch, Socketcall: socketcall})
 	if err != nil {

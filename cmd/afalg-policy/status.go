@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/afalg-policy/afalg-policy/internal/deploy"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/install"
 	"github.com/afalg-policy/afalg-policy/internal/report"
 )
@@ -49,7 +50,7 @@ func newStatus(t *tui) *cobra.Command {
 		}
 		self, err := os.Executable()
 		if err != nil {
-			return hostError("find this program: %w", err)
+			return hosterr.Errorf("find this program: %w", err)
 		}
 		all, err := deploy.Status(cmd.Context(), install.StatusOptions{Platforms: args, Probe: !*noProbe, Program: self})
 		if err != nil {

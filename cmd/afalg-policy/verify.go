@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
-	"github.com/afalg-policy/afalg-policy/internal/live"
 	"github.com/afalg-policy/afalg-policy/internal/output"
 	"github.com/afalg-policy/afalg-policy/internal/report"
 )
@@ -199,8 +198,6 @@ func verifyError(flag string, err error) error {
 	var query *verify.QueryError
 	var unasked *report.UnaskedError
 	var unpaired *report.UnpairedError
-	var unable *report.HostError
-	var refused *live.HostError
 	switch {
 	case errors.As(err, &query):
 		return usagef("%s: %w", flag, query)
@@ -208,8 +205,8 @@ func verifyError(flag string, err error) error {
 		return usagef("%s %w", flag, err)
 	case errors.As(err, &unpaired):
 		return usagef("%w: name the machine to compare for with --arch", err)
-	case errors.As(err, &unable), errors.As(err, &refused):
-		return &unableError{err}
+	case exitStatus(err) == exitHost:
+		return err
 	}
 	return &unusableError{err}
 }

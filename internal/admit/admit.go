@@ -15,6 +15,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/bounded"
 	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/kept"
 	"github.com/afalg-policy/afalg-policy/internal/oci"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
@@ -72,7 +73,7 @@ func (s *Starting) options() (oci.Options, error) {
 	}
 	arch, err := profile.ArchByName(runtime.GOARCH)
 	if err != nil {
-		return oci.Options{}, oci.Unable("%w", err)
+		return oci.Options{}, hosterr.Errorf("%w", err)
 	}
 	o := oci.Options{
 		Plan: p, Tool: s.Tool, Arch: arch, Agent: s.Agent,
@@ -180,7 +181,7 @@ func (s *Starting) Bundle(inv *oci.Invocation, real string) (string, error) {
 	}
 	origin, err := filepath.Abs(inv.Bundle)
 	if err != nil {
-		return "", oci.Unable("the working directory: %w", err)
+		return "", hosterr.Errorf("the working directory: %w", err)
 	}
 	spec, err := readSpec(inv, origin)
 	if err != nil {
@@ -200,7 +201,7 @@ func (s *Starting) Bundle(inv *oci.Invocation, real string) (string, error) {
 	}
 	dir, err := bundles.Make(out.Spec, origin, inv.State(real, kept.RunDir()))
 	if err != nil {
-		return "", oci.Unable("a bundle for the hardened spec: %w", err)
+		return "", hosterr.Errorf("a bundle for the hardened spec: %w", err)
 	}
 	return dir, nil
 }

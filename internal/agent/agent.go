@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/printable"
 )
@@ -46,15 +47,6 @@ type Options struct {
 	Note      func(text string)            // called for each success; may be nil
 	Greeting  time.Duration                // the time for a peer to send its message; 0: 15 s
 }
-
-// HostError is something that this host cannot do, or the death of a part of
-// the agent.
-type HostError struct{ err error }
-
-func (e *HostError) Error() string { return e.err.Error() }
-func (e *HostError) Unwrap() error { return e.err }
-
-func hostErrorf(format string, args ...any) error { return &HostError{fmt.Errorf(format, args...)} }
 
 // Limits. Listeners take half of the store's descriptors.
 const (
@@ -158,7 +150,7 @@ func (a *Agent) Run() error {
 		case err := <-failed:
 			return err
 		case <-a.o.Helper.ended:
-			return hostErrorf("the helper that makes sockets has ended (%s), and nothing can be handed out any more", a.o.Helper.how())
+			return hosterr.Errorf("the helper that makes sockets has ended (%s), and nothing can be handed out any more", a.o.Helper.how())
 		case <-watchdog:
 			a.prove()
 		}

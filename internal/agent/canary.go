@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
@@ -33,12 +34,12 @@ func newCanary(b *broker.Broker) (*canary, error) {
 	var l *notify.Listener
 	switch s := (<-started).(type) {
 	case error:
-		return nil, hostErrorf("receive notifications of seccomp, which takes Linux 5.0 and no listener above this process: %w", s)
+		return nil, hosterr.Errorf("receive notifications of seccomp, which takes Linux 5.0 and no listener above this process: %w", s)
 	case int:
 		var err error
 		if l, err = notify.NewListener(s); err != nil {
 			c.close()
-			return nil, hostErrorf("receive notifications of seccomp: %w", err)
+			return nil, hosterr.Errorf("receive notifications of seccomp: %w", err)
 		}
 	}
 	go func() {
@@ -48,7 +49,7 @@ func newCanary(b *broker.Broker) (*canary, error) {
 	}()
 	if err := c.check(liveTime); err != nil {
 		c.close()
-		return nil, hostErrorf("%w", err)
+		return nil, hosterr.Errorf("%w", err)
 	}
 	return c, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
@@ -55,7 +56,7 @@ func (a *Agent) accept() error {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		default:
-			return hostErrorf("accept a connection: %w", err)
+			return hosterr.Errorf("accept a connection: %w", err)
 		}
 		a.welcome(conn)
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // Helper is another process of this binary, which makes sockets: a way back to
@@ -43,7 +44,7 @@ func StartHelper(args ...string) (*Helper, error) {
 		ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			closeFiles(ours[:])
-			return nil, hostErrorf("start the helper: %w", err)
+			return nil, hosterr.Errorf("start the helper: %w", err)
 		}
 		ours[i], theirs[i] = os.NewFile(uintptr(ends[0]), "helper"), os.NewFile(uintptr(ends[1]), "helper")
 	}
@@ -58,7 +59,7 @@ func StartHelper(args ...string) (*Helper, error) {
 	}
 	if err != nil {
 		closeFiles(ours[:])
-		return nil, hostErrorf("start the helper: %w", err)
+		return nil, hosterr.Errorf("start the helper: %w", err)
 	}
 	go func() {
 		h.command.Wait()
@@ -67,7 +68,7 @@ func StartHelper(args ...string) (*Helper, error) {
 	if err := h.check(liveTime); err != nil {
 		h.Close()
 		h.Pairs.Close()
-		return nil, hostErrorf("start the helper: %w", err)
+		return nil, hosterr.Errorf("start the helper: %w", err)
 	}
 	return h, nil
 }
@@ -166,7 +167,7 @@ func echo(fd int) error {
 // its limit of descriptors.
 func Prepare() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return hostErrorf("become undumpable: %w", err)
+		return hosterr.Errorf("become undumpable: %w", err)
 	}
 	var limit unix.Rlimit
 	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
@@ -175,7 +176,7 @@ func Prepare() error {
 		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 	}
 	if err != nil {
-		return hostErrorf("raise the number of descriptors: %w", err)
+		return hosterr.Errorf("raise the number of descriptors: %w", err)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
@@ -29,7 +30,7 @@ func listen(path string, passed []int) (*socket, error) {
 	switch {
 	case len(passed) > 1:
 		notify.CloseAll(passed)
-		return nil, hostErrorf("%d sockets named %q were passed in, and one is wanted", len(passed), listenName)
+		return nil, hosterr.Errorf("%d sockets named %q were passed in, and one is wanted", len(passed), listenName)
 	case len(passed) == 1:
 		return useSocket(path, passed[0])
 	case path == "":
@@ -44,11 +45,11 @@ var ErrNoSocket = fmt.Errorf("no socket is named, and none named %q was passed i
 func useSocket(path string, fd int) (*socket, error) {
 	l, err := listenerOf(fd)
 	if err != nil {
-		return nil, hostErrorf("use the socket that was passed in: %w", err)
+		return nil, hosterr.Errorf("use the socket that was passed in: %w", err)
 	}
 	if got := l.Addr().String(); path != "" && got != path {
 		l.Close()
-		return nil, hostErrorf("the socket that was passed in is %s, not %s", got, path)
+		return nil, hosterr.Errorf("the socket that was passed in is %s, not %s", got, path)
 	}
 	return &socket{UnixListener: l, path: l.Addr().String()}, nil
 }
@@ -79,15 +80,15 @@ func listenerOf(fd int) (*net.UnixListener, error) {
 func makeSocket(path string) (*socket, error) {
 	dir, err := lockDirectory(filepath.Dir(path))
 	if err != nil {
-		return nil, hostErrorf("listen on %s: %w", path, err)
+		return nil, hosterr.Errorf("listen on %s: %w", path, err)
 	}
 	defer dir.Close()
 	if err := clearPlace(path); err != nil {
-		return nil, hostErrorf("listen on %s: %w", path, err)
+		return nil, hosterr.Errorf("listen on %s: %w", path, err)
 	}
 	s, err := bindAt(path)
 	if err != nil {
-		return nil, hostErrorf("listen on %s: %w", path, err)
+		return nil, hosterr.Errorf("listen on %s: %w", path, err)
 	}
 	return s, nil
 }

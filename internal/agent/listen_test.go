@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/testing/kerneltest"
 )
 
@@ -83,7 +84,7 @@ func TestRefusedPlaces(t *testing.T) {
 		"theirs/s": "the directory belongs to user 65534",
 	} {
 		_, err := makeSocket(filepath.Join(dir, name))
-		var host *HostError
+		var host *hosterr.Error
 		if !errors.As(err, &host) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", name, err, want)
 		}

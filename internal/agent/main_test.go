@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/broker"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/printable"
@@ -58,7 +59,7 @@ func TestMain(m *testing.M) {
 }
 
 func exit(err error) int {
-	var host *HostError
+	var host *hosterr.Error
 	switch {
 	case err == nil:
 		return 0

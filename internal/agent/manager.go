@@ -9,6 +9,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
@@ -24,11 +25,11 @@ func findManager() (manager, time.Duration, error) {
 	address := os.Getenv("NOTIFY_SOCKET")
 	os.Unsetenv("NOTIFY_SOCKET")
 	if address != "" && address[0] != '/' && address[0] != '@' {
-		return "", 0, hostErrorf("NOTIFY_SOCKET is %q: only a path and an abstract name (@) are known", address)
+		return "", 0, hosterr.Errorf("NOTIFY_SOCKET is %q: only a path and an abstract name (@) are known", address)
 	}
 	watch, err := daemon.SdWatchdogEnabled(true)
 	if err != nil {
-		return "", 0, hostErrorf("read what the watchdog wants: %w", err)
+		return "", 0, hosterr.Errorf("read what the watchdog wants: %w", err)
 	}
 	return manager(address), watch, nil
 }

@@ -10,6 +10,8 @@ import (
 	"testing/iotest"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 const someState = `{"ociVersion":"1.0.2","fds":["seccompFd"],"pid":12,"metadata":"m","state":{"ociVersion":"1.0.2","id":"c","status":"creating","pid":12,"bundle":"/b"}}`
@@ -164,7 +166,7 @@ func TestManager(t *testing.T) {
 		t.Error(err)
 	}
 	t.Setenv("WATCHDOG_USEC", "x")
-	var host *HostError
+	var host *hosterr.Error
 	if _, _, err := findManager(); !errors.As(err, &host) {
 		t.Error(err)
 	}

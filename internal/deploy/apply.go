@@ -6,8 +6,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/install"
-	"github.com/afalg-policy/afalg-policy/internal/install/host"
 	"github.com/afalg-policy/afalg-policy/internal/kept"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
@@ -141,7 +141,7 @@ func (c Change) putInForce(ctx context.Context, text []byte, p *plan.Plan) (inst
 	told, err := install.TellAgent(ctx)
 	switch {
 	case err != nil:
-		return install.No, host.Unable("%s is replaced, and containers that start follow it; the agent does not yet: %w", c.Policy, err)
+		return install.No, hosterr.Errorf("%s is replaced, and containers that start follow it; the agent does not yet: %w", c.Policy, err)
 	case told:
 		return install.Yes, nil
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/install"
-	"github.com/afalg-policy/afalg-policy/internal/install/host"
 	"github.com/afalg-policy/afalg-policy/internal/kept"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
@@ -145,7 +145,7 @@ func hardenBase(p *plan.Plan, tool string, base []byte, socketcall harden.Socket
 	}
 	arch, err := profile.ArchByName(runtime.GOARCH)
 	if err != nil {
-		return nil, host.Unable("%w", err)
+		return nil, hosterr.Errorf("%w", err)
 	}
 	options := gen.SeccompOptions{
 		Common: gen.Common{Tool: tool}, Base: parsed, Format: gen.FormatDocker, Socketcall: harden.SocketcallDeny,
@@ -172,7 +172,7 @@ func whatCloses(p *plan.Plan) *plan.Plan {
 func dropIns(p *plan.Plan, o *install.Options, gone []string) (map[string][]byte, []plan.Gap, error) {
 	arch, err := profile.ArchByName(runtime.GOARCH)
 	if err != nil {
-		return nil, nil, host.Unable("%w", err)
+		return nil, nil, hosterr.Errorf("%w", err)
 	}
 	files, gaps, err := gen.Systemd(p, gen.SystemdOptions{
 		Common: gen.Common{Tool: o.Version, Grants: o.Grants, Accept: o.Accept},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
 	"github.com/afalg-policy/afalg-policy/internal/unit"
 )
@@ -107,12 +108,12 @@ func (o *Options) runtime(h *host.Host, configured string, names ...string) (str
 		if err == nil {
 			return p, nil
 		}
-		var missing *HostError
+		var missing *hosterr.Error
 		if !errors.As(err, &missing) {
 			return "", fmt.Errorf("%w; or name another runtime with --runtime-path", err)
 		}
 	}
-	return "", host.Unable("no runtime: %s was not found in %s; name it with --runtime-path", strings.Join(names, " or "), host.SystemPath)
+	return "", hosterr.Errorf("no runtime: %s was not found in %s; name it with --runtime-path", strings.Join(names, " or "), host.SystemPath)
 }
 
 // ours reports whether a runtime is a wrapper already. A wrapper in front of

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
 )
 
@@ -29,7 +30,6 @@ type Result struct {
 type (
 	Change       = host.Change
 	ChangedError = host.ChangedError
-	HostError    = host.HostError
 	OptionError  = host.OptionError
 )
 
@@ -237,5 +237,5 @@ func notFound(h *host.Host, p platform) error {
 	if h.Dir != "/" {
 		where += " of " + h.Dir
 	}
-	return host.Unable("%s was not found: %s; install it first", p.name, where)
+	return hosterr.Errorf("%s was not found: %s; install it first", p.name, where)
 }

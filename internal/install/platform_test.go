@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/tools/txtar"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 var update = flag.Bool("update", false, "rewrite what the files in testdata expect")
@@ -82,7 +84,7 @@ func again(t *testing.T, name string, o Options) {
 
 // kindOf returns the name of the exit status that an error leads to.
 func kindOf(err error) string {
-	var unable *HostError
+	var unable *hosterr.Error
 	var option *OptionError
 	switch {
 	case errors.As(err, &option):

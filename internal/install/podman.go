@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
 )
 
@@ -243,7 +244,7 @@ func (c *containersConf) wrappers(h *host.Host, o Options) ([]host.File, []setti
 			mine.RuntimePath = "" // it names the default runtime
 		}
 		real, err := c.find(h, mine, name)
-		var missing *HostError
+		var missing *hosterr.Error
 		if errors.As(err, &missing) && name != c.runtime {
 			continue
 		} else if err != nil {
@@ -262,7 +263,7 @@ func (c *containersConf) wrappers(h *host.Host, o Options) ([]host.File, []setti
 		}
 	}
 	if files == nil {
-		return nil, nil, host.Unable("no runtime: neither crun nor runc was found in %s; name it with --runtime-path", host.SystemPath)
+		return nil, nil, hosterr.Errorf("no runtime: neither crun nor runc was found in %s; name it with --runtime-path", host.SystemPath)
 	}
 	return files, settings, nil
 }

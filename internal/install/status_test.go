@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
 )
 
@@ -280,7 +281,7 @@ func names(t *testing.T, dir string) []string {
 
 // Of platforms that are not here, only those asked for by name are missing.
 func TestCheckNotHere(t *testing.T) {
-	var unable *HostError
+	var unable *hosterr.Error
 	if _, err := Check(t.Context(), StatusOptions{Platforms: []string{"crio"}}); !errors.As(err, &unable) {
 		t.Errorf("crio: %v", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // Helper is work that the broker must not do. It gets one end of a socket pair,
@@ -26,7 +28,7 @@ func Front(o Order, args []string) (status int, err error) {
 		return 0, err
 	}
 	if err := f.start(o, args); err != nil {
-		return 0, hostErrorf("start the broker: %w", err)
+		return 0, hosterr.Errorf("start the broker: %w", err)
 	}
 	if err := letGo(); err != nil {
 		return 0, err
@@ -73,7 +75,7 @@ func (f *front) listen() (int, error) {
 	for {
 		m, fd, err := f.control.receive()
 		if err != nil {
-			return 0, hostErrorf("hear from the broker: %w", err)
+			return 0, hosterr.Errorf("hear from the broker: %w", err)
 		}
 		switch m.kind {
 		case kindStarted:
@@ -111,7 +113,7 @@ func exitStatus(w syscall.WaitStatus) int {
 func (f *front) brokerEnded() (int, error) {
 	w, err := waitFor(f.guard)
 	if err != nil {
-		return 0, hostErrorf("wait for the broker: %w", err)
+		return 0, hosterr.Errorf("wait for the broker: %w", err)
 	}
 	// Before the broker catches signals, one from the terminal ends it.
 	if f.command < 0 && exitStatus(w) != 0 && exitStatus(w) != 128+int(unix.SIGKILL) {
@@ -122,7 +124,7 @@ func (f *front) brokerEnded() (int, error) {
 		how = w.Signal().String()
 	}
 	endTree()
-	return 0, hostErrorf("the broker has ended (%s), and nothing can decide about AF_ALG any more: the command and all that it started were killed", how)
+	return 0, hosterr.Errorf("the broker has ended (%s), and nothing can decide about AF_ALG any more: the command and all that it started were killed", how)
 }
 
 // A signal from the terminal, or to the process group, reaches the command by

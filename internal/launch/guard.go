@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // Guard makes this process the guard of a broker. args are those of Attach;
@@ -25,7 +27,7 @@ func Guard(args, broker []string, helpers ...Helper) (status int, err error) {
 	}()
 	pid, err := a.startBroker(broker, helpers)
 	if err != nil {
-		return 0, hostErrorf("start the broker: %w", err)
+		return 0, hosterr.Errorf("start the broker: %w", err)
 	}
 	if err := errors.Join(letGo(), nullify(2)); err != nil { // somebody may wait for its end
 		return 0, err
@@ -33,7 +35,7 @@ func Guard(args, broker []string, helpers ...Helper) (status int, err error) {
 	w, err := waitFor(pid)
 	endTree()
 	if err != nil {
-		return 0, hostErrorf("wait for the broker: %w", err)
+		return 0, hosterr.Errorf("wait for the broker: %w", err)
 	}
 	if w.Signaled() {
 		signal.Reset()

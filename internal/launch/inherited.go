@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // CheckInherited refuses a descriptor that this process inherited and would
@@ -15,7 +17,7 @@ import (
 func CheckInherited(family int) error {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		return hostErrorf("look at the descriptors that were passed in: %w", err)
+		return hosterr.Errorf("look at the descriptors that were passed in: %w", err)
 	}
 	for _, e := range entries {
 		fd, err := strconv.Atoi(e.Name())

@@ -40,6 +40,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // Order says what to start. The broker gets it in a memory file.
@@ -48,15 +49,6 @@ type Order struct {
 	Filter  []unix.SockFilter // for the command
 	Details []byte            // for the broker; this package does not look at it
 }
-
-// HostError is something that this host cannot do, or the death of a part of
-// the machinery.
-type HostError struct{ err error }
-
-func (e *HostError) Error() string { return e.err.Error() }
-func (e *HostError) Unwrap() error { return e.err }
-
-func hostErrorf(format string, args ...any) error { return &HostError{fmt.Errorf(format, args...)} }
 
 // CommandError says why there is no command, or no result of it, and has an
 // exit status.
@@ -151,7 +143,7 @@ func forkExec(path string, argv []string, attr *syscall.ProcAttr) (pid int, err 
 // hide keeps other processes of the same user out of this one.
 func hide() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return hostErrorf("become undumpable: %w", err)
+		return hosterr.Errorf("become undumpable: %w", err)
 	}
 	return nil
 }
@@ -159,7 +151,7 @@ func hide() error {
 // adopt makes this process the parent of the orphans below it.
 func adopt() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return hostErrorf("become the parent of orphans: %w", err)
+		return hosterr.Errorf("become the parent of orphans: %w", err)
 	}
 	return nil
 }

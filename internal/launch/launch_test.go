@@ -2,7 +2,6 @@ package launch
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -189,14 +188,6 @@ func TestExitStatus(t *testing.T) {
 		if got := exitStatus(sh.ProcessState.Sys().(syscall.WaitStatus)); got != want {
 			t.Errorf("%s: %d, want %d", script, got, want)
 		}
-	}
-}
-
-func TestHostError(t *testing.T) {
-	err := hostErrorf("do it: %w", unix.EPERM)
-	var host *HostError
-	if !errors.As(err, &host) || !errors.Is(err, unix.EPERM) || err.Error() != "do it: operation not permitted" {
-		t.Errorf("%v", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
@@ -109,7 +110,7 @@ func letGo() error {
 	}
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		return hostErrorf("let go of descriptors: %w", err)
+		return hosterr.Errorf("let go of descriptors: %w", err)
 	}
 	for _, e := range entries {
 		fd, err := strconv.Atoi(e.Name())
@@ -127,12 +128,12 @@ func letGo() error {
 func nullify(fds ...int) error {
 	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return hostErrorf("open %s: %w", os.DevNull, err)
+		return hosterr.Errorf("open %s: %w", os.DevNull, err)
 	}
 	defer unix.Close(null)
 	for _, fd := range fds {
 		if err := unix.Dup3(null, fd, 0); err != nil {
-			return hostErrorf("let go of descriptor %d: %w", fd, err)
+			return hosterr.Errorf("let go of descriptor %d: %w", fd, err)
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
@@ -83,11 +84,11 @@ func Broker(a Attached, s Service) error {
 			}
 			b.ending.Store(true)
 			endTree()
-			return hostErrorf("the process that run began as was killed: the command and all that it started were killed")
+			return hosterr.Errorf("the process that run began as was killed: the command and all that it started were killed")
 		case <-guard:
 			b.ending.Store(true)
 			endTree()
-			return hostErrorf("the guard of the broker was killed: the command and all that it started were killed")
+			return hosterr.Errorf("the guard of the broker was killed: the command and all that it started were killed")
 		}
 	}
 }
@@ -121,15 +122,15 @@ func (b *brokered) start() error {
 		return err
 	}
 	if err := disarm(); err != nil {
-		return hostErrorf("%w", err)
+		return hosterr.Errorf("%w", err)
 	}
 	fd, err := notify.Install(b.Order.Filter)
 	if err != nil {
-		return hostErrorf("%w", err)
+		return hosterr.Errorf("%w", err)
 	}
 	l, err := notify.NewListener(fd)
 	if err != nil {
-		return hostErrorf("take over the filter's listener: %w", err)
+		return hosterr.Errorf("take over the filter's listener: %w", err)
 	}
 	_ = l.SetSyncWakeUp() // slower without it, before Linux 6.6
 	go func() { b.served <- b.service.Serve(l) }()
@@ -145,11 +146,11 @@ func (b *brokered) start() error {
 	}
 	pidfd, err := unix.PidfdOpen(b.pid, 0)
 	if err != nil {
-		return hostErrorf("watch the command: %w", err)
+		return hosterr.Errorf("watch the command: %w", err)
 	}
 	defer unix.Close(pidfd)
 	if err := b.control.send(message{kind: kindStarted}, pidfd); err != nil {
-		return hostErrorf("tell that the command runs: %w", err)
+		return hosterr.Errorf("tell that the command runs: %w", err)
 	}
 	return nil
 }
@@ -194,7 +195,7 @@ func (b *brokered) wait() error {
 		case err == syscall.ECHILD:
 			return b.service.Ended()
 		case err != nil:
-			return hostErrorf("wait for the command: %w", err)
+			return hosterr.Errorf("wait for the command: %w", err)
 		case pid != b.pid:
 			continue
 		}

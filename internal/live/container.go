@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // Container is the first process of a running container.
@@ -65,7 +67,7 @@ var legal = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[
 
 // FindContainer asks the installed engines for a container, by its id or their
 // name for it. "runc:ID" asks one of them. It fails unless exactly one process
-// is meant, with a *HostError if there is no engine.
+// is meant, with a *hosterr.Error if there is no engine.
 func FindContainer(ctx context.Context, name string) (Container, error) {
 	id, asked := name, engines
 	if prefix, rest, ok := strings.Cut(name, ":"); ok {
@@ -105,7 +107,7 @@ func choose(id string, asked []string, found []Container, refusals []error) (Con
 		}
 		return Container{}, fmt.Errorf("container %s may be %s: name the engine, as in %s:%s, or the process", id, strings.Join(names, " or "), distinct[0].Engine, id)
 	case len(refusals) == 0:
-		return Container{}, hostErrorf("container %s: there is no %s here to ask; name its process instead", id, strings.Join(asked, ", "))
+		return Container{}, hosterr.Errorf("container %s: there is no %s here to ask; name its process instead", id, strings.Join(asked, ", "))
 	}
 	return Container{}, fmt.Errorf("container %s: %w", id, joined(refusals))
 }

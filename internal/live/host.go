@@ -52,12 +52,12 @@ func (r *reader) all() (h Host, err error) {
 		if err == nil {
 			p, err = r.process(pid)
 		}
-		var unable *HostError
+		var general *generalError
 		switch {
 		case err == nil:
 			h.Processes = append(h.Processes, p)
 		case errors.Is(err, errGone):
-		case errors.As(err, &unable) && unable.General:
+		case errors.As(err, &general):
 			return h, fmt.Errorf("read the filters of process %d: %w", pid, err)
 		default:
 			h.Unread = append(h.Unread, Unread{pid, string(s.Name), err})

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // Mode is how seccomp treats a thread (linux/seccomp.h).
@@ -110,27 +111,18 @@ func (p Process) Groups() []Group {
 	return groups
 }
 
-// HostError says why this host, or this caller on it, cannot read filters. Any
-// other error is about the named process.
-type HostError struct {
-	Err error
-	// General means that it holds for every process under a filter.
-	General bool
-}
+// generalError is a *hosterr.Error that holds for every process under a filter.
+type generalError struct{ error }
 
-func (e *HostError) Error() string { return e.Err.Error() }
-func (e *HostError) Unwrap() error { return e.Err }
-
-func hostErrorf(format string, args ...any) error {
-	return &HostError{Err: fmt.Errorf(format, args...)}
-}
+func (e *generalError) Unwrap() error { return e.error }
 
 func generalErrorf(format string, args ...any) error {
-	return &HostError{Err: fmt.Errorf(format, args...), General: true}
+	return &generalError{hosterr.Errorf(format, args...)}
 }
 
 // Read reads the filters of every thread of a process. The error is a
-// *HostError if the host cannot do it.
+// *hosterr.Error if this host, or this caller on it, cannot; any other is about
+// the process.
 func Read(pid int) (Process, error) {
 	r := newReader()
 	var p Process

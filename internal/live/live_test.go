@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/testing/kerneltest"
 )
 
@@ -22,11 +23,12 @@ func notify(c chan<- os.Signal) { signal.Notify(c, unix.SIGUSR1) }
 
 // kindOf names the subject of an error.
 func kindOf(err error) string {
-	var unable *HostError
+	var unable *hosterr.Error
+	var general *generalError
 	switch {
 	case err == nil:
 		return "ok"
-	case errors.As(err, &unable) && unable.General:
+	case errors.As(err, &general):
 		return "host"
 	case errors.As(err, &unable):
 		return "this process on this host"

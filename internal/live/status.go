@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/proc"
 )
 
@@ -110,11 +111,11 @@ func explain(pid, tid int, err error) error {
 	case s.ended():
 		return errGone
 	case pid == os.Getpid():
-		return hostErrorf("a process cannot trace itself")
+		return hosterr.Errorf("a process cannot trace itself")
 	case s.Tracer != 0:
-		return hostErrorf("process %d traces it already, and there can be only one tracer: end that first (a debugger, strace)", processOf(s.Tracer))
+		return hosterr.Errorf("process %d traces it already, and there can be only one tracer: end that first (a debugger, strace)", processOf(s.Tracer))
 	}
-	return hostErrorf("this program may not trace it: that takes CAP_SYS_PTRACE and CAP_SYS_ADMIN, and an LSM or kernel.yama.ptrace_scope that allows it")
+	return hosterr.Errorf("this program may not trace it: that takes CAP_SYS_PTRACE and CAP_SYS_ADMIN, and an LSM or kernel.yama.ptrace_scope that allows it")
 }
 
 // processOf returns the process that a thread belongs to.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // onThread runs f on an operating system thread that ends with it. ptrace
@@ -79,7 +80,7 @@ func attachError(err error) error {
 	if err == unix.EPERM || err == unix.EACCES {
 		return errRefused
 	}
-	return hostErrorf("trace it: %w", err)
+	return hosterr.Errorf("trace it: %w", err)
 }
 
 // wait returns when the thread has stopped, or fails with errGone.
@@ -92,13 +93,13 @@ func (p patience) wait(tid int) (unix.WaitStatus, error) {
 		case err == unix.ECHILD || got == tid && !status.Stopped():
 			return status, errGone
 		case err != nil:
-			return status, hostErrorf("wait for it to stop: %w", err)
+			return status, hosterr.Errorf("wait for it to stop: %w", err)
 		case got == tid:
 			return status, nil
 		}
 		switch waited := time.Since(start); {
 		case waited > p.total:
-			return status, hostErrorf("it did not stop within %v: it is in an uninterruptible call (a disk, a vfork); try again later", p.total)
+			return status, hosterr.Errorf("it did not stop within %v: it is in an uninterruptible call (a disk, a vfork); try again later", p.total)
 		case waited > p.spin:
 			time.Sleep(p.spin)
 		default:
@@ -124,12 +125,12 @@ func (r *reader) filters(dir string, tid int) (cbpf.Filter, error) {
 		}
 		p := cbpf.Program(slices.Clone(r.buffer[:n]))
 		if err := p.Check(); err != nil {
-			return nil, hostErrorf("filter %d, as the kernel tells it: %w", len(f)+1, err)
+			return nil, hosterr.Errorf("filter %d, as the kernel tells it: %w", len(f)+1, err)
 		}
 		f = append(f, p)
 	}
 	if len(f) == 0 || s.Filters >= 0 && s.Filters != len(f) {
-		return nil, hostErrorf("the kernel counts %d filters and shows %d", s.Filters, len(f))
+		return nil, hosterr.Errorf("the kernel counts %d filters and shows %d", s.Filters, len(f))
 	}
 	return f, nil
 }
@@ -156,11 +157,11 @@ func filterError(err error) error {
 	case unix.EINVAL, unix.EIO:
 		return generalErrorf("this kernel cannot show filters: it takes CONFIG_CHECKPOINT_RESTORE (Linux 4.4)")
 	case unix.EMEDIUMTYPE:
-		return hostErrorf("one of its filters is not classic BPF")
+		return hosterr.Errorf("one of its filters is not classic BPF")
 	case unix.ESRCH:
 		return errGone
 	}
-	return hostErrorf("ask for a filter: %w", err)
+	return hosterr.Errorf("ask for a filter: %w", err)
 }
 
 func ptrace(request, tid int, addr, data uintptr) error {

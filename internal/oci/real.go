@@ -11,6 +11,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/bounded"
 	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // A runtime may be a front, as NVIDIA's is: it changes the spec, looks up runc
@@ -36,7 +37,7 @@ func (e *LoopError) Error() string {
 
 // RealRuntime finds the runtime to become: the one of that path or name, or
 // without it the first of crun and runc in PATH. The error is a *LoopError or a
-// *HostError.
+// *hosterr.Error.
 func RealRuntime(path string) (string, error) {
 	passed := filepath.SplitList(os.Getenv(passedRuntimes))
 	if len(passed) >= maxPassed {
@@ -63,7 +64,7 @@ func lookRuntime(path string) (string, error) {
 		}
 		errs = append(errs, err)
 	}
-	return "", Unable("there is no runtime: %w", errors.Join(errs...))
+	return "", hosterr.Errorf("there is no runtime: %w", errors.Join(errs...))
 }
 
 // behindWrapper is the runtime that a front meant which looked in PATH and
@@ -100,21 +101,12 @@ func isWrapper(path string) bool {
 }
 
 // Become replaces this process by a runtime. It returns only with an error, a
-// *HostError.
+// *hosterr.Error.
 func Become(real string, args []string) error {
 	passed := append(filepath.SplitList(os.Getenv(passedRuntimes)), real)
 	if err := os.Setenv(passedRuntimes, strings.Join(passed, string(filepath.ListSeparator))); err != nil {
 		return err
 	}
 	err := seccomp.Exec(real, append([]string{real}, args...), os.Environ())
-	return Unable("%s: %w", real, err)
+	return hosterr.Errorf("%s: %w", real, err)
 }
-
-// HostError is something that this host cannot do for a container.
-type HostError struct{ Err error }
-
-func (e *HostError) Error() string { return e.Err.Error() }
-func (e *HostError) Unwrap() error { return e.Err }
-
-// Unable makes a HostError.
-func Unable(format string, args ...any) error { return &HostError{fmt.Errorf(format, args...)} }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/kernel"
 	"github.com/afalg-policy/afalg-policy/internal/live"
 	"github.com/afalg-policy/afalg-policy/internal/parallel"
@@ -111,7 +112,7 @@ type HostQuestions struct {
 }
 
 // Ask asks about every process of this host, each distinct stack once. Errors
-// are those of live.All and of Questions.Ask, and a *HostError.
+// are those of live.All and of Questions.Ask, and a *hosterr.Error.
 func (q HostQuestions) Ask() (*Host, error) {
 	asked := time.Now()
 	host, err := live.All()
@@ -144,10 +145,10 @@ func (q HostQuestions) Ask() (*Host, error) {
 // sign says of which host the report is, when it was made, and by what.
 func (r *Host) sign(asked time.Time, q HostQuestions) (err error) {
 	if r.Host, err = os.Hostname(); err != nil {
-		return hostErrorf("the name of this host: %w", err)
+		return hosterr.Errorf("the name of this host: %w", err)
 	}
 	if r.Kernel, err = kernel.Release(); err != nil {
-		return hostErrorf("the kernel's release: %w", err)
+		return hosterr.Errorf("the kernel's release: %w", err)
 	}
 	r.Time, r.Tool = asked.UTC().Format(time.RFC3339), q.Tool
 	if q.Plan != nil {

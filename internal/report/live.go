@@ -10,12 +10,13 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/live"
 )
 
 // FromProcess reads the filters of a running process: one source for each distinct
 // stack that its threads are under. Errors are those of live.Read, and a
-// *HostError where this machine is not known.
+// *hosterr.Error where this machine is not known.
 func FromProcess(pid int) ([]Source, error) {
 	return fromProcess(pid, fmt.Sprintf("process %d", pid))
 }
@@ -73,11 +74,11 @@ func threadList(tids []int) string {
 func thisMachine() (string, []afalg.ABI, error) {
 	arch, err := profile.ArchByName(runtime.GOARCH)
 	if err != nil {
-		return "", nil, hostErrorf("verify running processes: %w", err)
+		return "", nil, hosterr.Errorf("verify running processes: %w", err)
 	}
 	abis := verify.Machine(string(arch))
 	if abis == nil {
-		return "", nil, hostErrorf("verify running processes: the system calls of %s are not known", runtime.GOARCH)
+		return "", nil, hosterr.Errorf("verify running processes: the system calls of %s are not known", runtime.GOARCH)
 	}
 	return runtime.GOARCH, abis, nil
 }

@@ -51,11 +51,3 @@ func conclude(t *term.Printer, verdict, format string, args ...any) {
 	rest := t.Printable(fmt.Sprintf(format, args...))
 	fmt.Fprintf(t.Out, "verdict: %s: %s\n", t.Answer(verdict), rest)
 }
-
-// HostError is something that this host cannot tell.
-type HostError struct{ Err error }
-
-func (e *HostError) Error() string { return e.Err.Error() }
-func (e *HostError) Unwrap() error { return e.Err }
-
-func hostErrorf(format string, args ...any) error { return &HostError{fmt.Errorf(format, args...)} }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // Apply carries out the changes, all or none. It may be killed anywhere, since
@@ -131,7 +133,7 @@ func (t *transaction) recordNode() (node, error) {
 	}
 	info, err := t.root.Lstat(inRoot(p))
 	if err != nil {
-		return node{}, Unable("read %s: %w", t.Shown(p), reason(err))
+		return node{}, hosterr.Errorf("read %s: %w", t.Shown(p), reason(err))
 	}
 	n := recordFile(data)
 	n.Time = info.ModTime()
@@ -161,7 +163,7 @@ func (t *transaction) makeDirs() error {
 			err = t.makeDir(real, 0o755)
 		}
 		if err != nil {
-			return Unable("make %s: %w", t.Shown(dir), reason(err))
+			return hosterr.Errorf("make %s: %w", t.Shown(dir), reason(err))
 		}
 		t.made = append(t.made, dir)
 	}
@@ -205,7 +207,7 @@ func (t *transaction) writeBeside(p string, n node) error {
 		}
 	}
 	if err != nil {
-		return Unable("write %s: %w", t.Shown(p), reason(err))
+		return hosterr.Errorf("write %s: %w", t.Shown(p), reason(err))
 	}
 	return nil
 }
@@ -234,7 +236,7 @@ func (t *transaction) linkBeside(p string) error {
 		err = t.root.Link(inRoot(from), inRoot(to))
 	}
 	if err != nil {
-		return Unable("keep %s: %w", t.Shown(p), reason(err))
+		return hosterr.Errorf("keep %s: %w", t.Shown(p), reason(err))
 	}
 	return nil
 }
@@ -339,7 +341,7 @@ func (t *transaction) rename(from, to string) error {
 		err = t.root.Rename(inRoot(realFrom), inRoot(realTo))
 	}
 	if err != nil {
-		return Unable("replace %s: %w", t.Shown(to), reason(err))
+		return hosterr.Errorf("replace %s: %w", t.Shown(to), reason(err))
 	}
 	return nil
 }
@@ -350,7 +352,7 @@ func (t *transaction) removeOne(p string) error {
 		err = t.root.Remove(inRoot(real))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Unable("remove %s: %w", t.Shown(p), reason(err))
+		return hosterr.Errorf("remove %s: %w", t.Shown(p), reason(err))
 	}
 	return nil
 }
@@ -401,7 +403,7 @@ func (t *transaction) syncDir(dir string) error {
 		err = errors.Join(f.Sync(), f.Close())
 	}
 	if err != nil {
-		return Unable("write %s: %w", t.Shown(dir), reason(err))
+		return hosterr.Errorf("write %s: %w", t.Shown(dir), reason(err))
 	}
 	return nil
 }

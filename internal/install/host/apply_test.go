@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 func TestMain(m *testing.M) {
@@ -232,7 +234,7 @@ func TestOneAtATime(t *testing.T) {
 	defer h.Close()
 	unlock, err := h.Lock()
 	must(t, err)
-	var host *HostError
+	var host *hosterr.Error
 	if err := put(dir, wantedOnce, nil); !errors.Is(err, ErrBusy) || !errors.As(err, &host) {
 		t.Errorf("while another is at it: %v", err)
 	}
@@ -303,7 +305,7 @@ func TestFullDisk(t *testing.T) {
 			break
 		}
 		fails++
-		var host *HostError
+		var host *hosterr.Error
 		if !errors.As(err, &host) || !strings.HasSuffix(err.Error(), ": no space left on device") {
 			t.Errorf("%d pages free: %v", free, err)
 		}
@@ -317,7 +319,7 @@ func TestFullDisk(t *testing.T) {
 func TestReadOnlyDisk(t *testing.T) {
 	dir := smallDisk(t)
 	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	var host *HostError
+	var host *hosterr.Error
 	if err := put(dir, wantedOnce, nil); !errors.As(err, &host) || err.Error() != "make "+dir+"/var/lib/afalg-policy/installed: read-only file system" {
 		t.Errorf("%v", err)
 	}

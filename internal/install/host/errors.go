@@ -1,21 +1,13 @@
 package host
 
 import (
-	"errors"
 	"fmt"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // ErrBusy means that another process installs or uninstalls.
-var ErrBusy error = &HostError{errors.New("another install or uninstall is at work; wait for it")}
-
-// HostError is something that the host cannot do.
-type HostError struct{ err error }
-
-func (e *HostError) Error() string { return e.err.Error() }
-func (e *HostError) Unwrap() error { return e.err }
-
-// Unable makes a HostError.
-func Unable(format string, args ...any) error { return &HostError{fmt.Errorf(format, args...)} }
+var ErrBusy = hosterr.Errorf("another install or uninstall is at work; wait for it")
 
 // OptionError is an option that cannot be used as it is.
 type OptionError struct{ err error }

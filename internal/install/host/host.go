@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/afalg-policy/afalg-policy/internal/bounded"
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // SystemPath is the PATH that systemd gives to services. Programs are looked
@@ -44,7 +45,7 @@ type Host struct {
 func Open(dir string) (*Host, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, Unable("root %s: %w", dir, err)
+		return nil, hosterr.Errorf("root %s: %w", dir, err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -107,7 +108,7 @@ func (h *Host) now(p string) (node, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return node{}, nil
 	} else if err != nil {
-		return node{}, Unable("read %s: %w", h.Shown(p), reason(err))
+		return node{}, hosterr.Errorf("read %s: %w", h.Shown(p), reason(err))
 	}
 	owner := info.Sys().(*syscall.Stat_t)
 	n := node{Mode: info.Mode() &^ fs.ModeType, UID: int(owner.Uid), GID: int(owner.Gid), Time: info.ModTime()}
@@ -122,7 +123,7 @@ func (h *Host) now(p string) (node, error) {
 		err = errors.New("it is neither a file nor a link; move it away")
 	}
 	if err != nil {
-		return node{}, Unable("read %s: %w", h.Shown(p), reason(err))
+		return node{}, hosterr.Errorf("read %s: %w", h.Shown(p), reason(err))
 	}
 	return n, nil
 }
@@ -219,7 +220,7 @@ func (h *Host) LookPath(name string) (string, error) {
 			return p, nil
 		}
 	}
-	return "", Unable("%s was not found in %s", name, SystemPath)
+	return "", hosterr.Errorf("%s was not found in %s", name, SystemPath)
 }
 
 // List returns the paths of the files in a directory with that ending, sorted
@@ -233,7 +234,7 @@ func (h *Host) List(dir, ending string) ([]string, error) {
 	}
 	entries, err := fs.ReadDir(h.root.FS(), inRoot(target))
 	if err != nil {
-		return nil, Unable("read %s: %w", h.Shown(dir), reason(err))
+		return nil, hosterr.Errorf("read %s: %w", h.Shown(dir), reason(err))
 	}
 	var paths []string
 	for _, e := range entries {
@@ -284,7 +285,7 @@ func (h *Host) walk(p string, visit func(at string, info fs.FileInfo) error) (st
 			continue
 		}
 		if links++; links > maxLinks {
-			return "", Unable("%s: too many links", h.Shown(p))
+			return "", hosterr.Errorf("%s: too many links", h.Shown(p))
 		}
 		if visit != nil {
 			if err := visit(next, info); err != nil {
@@ -293,7 +294,7 @@ func (h *Host) walk(p string, visit func(at string, info fs.FileInfo) error) (st
 		}
 		target, err := h.root.Readlink(inRoot(next))
 		if err != nil {
-			return "", Unable("%s: %w", h.Shown(p), reason(err))
+			return "", hosterr.Errorf("%s: %w", h.Shown(p), reason(err))
 		}
 		if path.IsAbs(target) {
 			at = "/"

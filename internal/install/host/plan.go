@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // File is a wanted file or link. An existing file keeps its owner, mode and
@@ -165,7 +167,7 @@ func (h *Host) trustedDir(p string) error {
 		return fmt.Errorf("write %s: %w", h.Shown(p), err)
 	}
 	if info, err := h.Stat(target); err == nil && !info.IsDir() {
-		return Unable("write %s: %s is not a directory", h.Shown(p), h.Shown(dir))
+		return hosterr.Errorf("write %s: %s is not a directory", h.Shown(p), h.Shown(dir))
 	}
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 const (
@@ -150,7 +152,7 @@ func (h *Host) recorded(p string) ([]byte, error) {
 		data, err = h.root.ReadFile(inRoot(p))
 	}
 	if err != nil {
-		return nil, Unable("read the record %s: %w", h.Shown(p), reason(err))
+		return nil, hosterr.Errorf("read the record %s: %w", h.Shown(p), reason(err))
 	}
 	return data, nil
 }
@@ -199,7 +201,7 @@ func (h *Host) Lock() (func(), error) {
 			continue
 		} else if err != nil {
 			h.removeRecordDir()
-			return nil, Unable("make %s: %w", h.Shown(recordDir), reason(err))
+			return nil, hosterr.Errorf("make %s: %w", h.Shown(recordDir), reason(err))
 		}
 		if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			dir.Close()

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 // conf is the file of the fixture that has extended attributes.
@@ -26,7 +28,7 @@ func TestXattrsThatCannotBeKept(t *testing.T) {
 				}
 				return nil
 			})
-			var host *HostError
+			var host *hosterr.Error
 			if want := "keep its extended attribute " + name + ": " + cause.Error(); !errors.As(err, &host) || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v, want %s", err, want)
 			}
