@@ -86,14 +86,14 @@ func (s *Starting) options() (oci.Options, error) {
 	return o, nil
 }
 
-// decide is what one of the hooks or the wrapper asks of a spec.
-type decide func(o oci.Options, spec *oci.Spec, c plan.Container) (oci.Outcome, error)
+// question is what one of the hooks, or the wrapper, asks of a spec.
+type question func(o oci.Options, spec *oci.Spec, c plan.Container) (oci.Outcome, error)
 
-// settle decides about a container, and writes down what was decided.
-func (s *Starting) settle(source vouch.Source, text []byte, ask decide) (oci.Outcome, error) {
+// decideAndLog decides about a container, and writes down what was decided.
+func (s *Starting) decideAndLog(source vouch.Source, text []byte, ask question) (oci.Outcome, error) {
 	c := plan.Container{Platform: source.Platform, ID: source.ID}
 	d, err := inTime(func() decision {
-		out, c, err := s.ask(source, text, ask)
+		out, c, err := s.decide(source, text, ask)
 		return decision{out, c, err}
 	})
 	if err != nil {
@@ -103,7 +103,7 @@ func (s *Starting) settle(source vouch.Source, text []byte, ask decide) (oci.Out
 	return d.Outcome, d.err
 }
 
-func (s *Starting) ask(source vouch.Source, text []byte, ask decide) (oci.Outcome, plan.Container, error) {
+func (s *Starting) decide(source vouch.Source, text []byte, ask question) (oci.Outcome, plan.Container, error) {
 	c := plan.Container{Platform: source.Platform, ID: source.ID}
 	o, err := s.options()
 	if err != nil {
@@ -139,7 +139,7 @@ func specError(source vouch.Source, err error) error {
 
 // Harden hardens a spec, which the container's platform does not name.
 func (s *Starting) Harden(spec []byte) (oci.Outcome, error) {
-	return s.settle(vouch.Source{Platform: s.Platform}, spec, oci.Options.Harden)
+	return s.decideAndLog(vouch.Source{Platform: s.Platform}, spec, oci.Options.Harden)
 }
 
 // Check proves the spec in the bundle of a container, and changes nothing. A
@@ -158,7 +158,7 @@ func (s *Starting) Check(state *specs.State) error {
 	if s.restored = oci.Restored(state); s.restored && !ownBundles().Hold(state.Bundle) {
 		ask = oci.Options.RefuseRestored
 	}
-	_, err = s.settle(source, spec, ask)
+	_, err = s.decideAndLog(source, spec, ask)
 	return err
 }
 
@@ -195,7 +195,7 @@ func (s *Starting) Bundle(inv *oci.Invocation, real string) (string, error) {
 			return o.Restore(spec, c, inv.Images)
 		}
 	}
-	out, err := s.settle(source, spec, ask)
+	out, err := s.decideAndLog(source, spec, ask)
 	if err != nil {
 		return "", err
 	}

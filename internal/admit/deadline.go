@@ -18,7 +18,7 @@ var (
 	mostWall = 90 * time.Second
 )
 
-// decision is what settle comes to.
+// decision is what was decided about a container.
 type decision struct {
 	oci.Outcome
 	container plan.Container

@@ -161,13 +161,13 @@ func TestBindErrnos(t *testing.T) {
 // of the family.
 func (f *fixture) otherLengths(fd uint64) {
 	f.Helper()
-	f.settle()
+	f.takeReported()
 	for _, length := range []uint64{0, 1, 2, 24, 25, 87, 89, 110, 128, 129, 1<<32 - 1} {
 		if _, errno := f.call(unix.SYS_BIND, fd, f.room, length); errno != unix.EINVAL {
 			f.Errorf("an address of %d bytes: %v", length, errno)
 		}
 	}
-	if _, answered, _ := f.settle(); answered != nil {
+	if _, answered, _ := f.takeReported(); answered != nil {
 		f.Errorf("answered %v", answered)
 	}
 }

@@ -158,7 +158,7 @@ func (s *seen) use(callers []broker.Caller, a afalg.Algorithm) {
 // takeUsed returns the uses since the last time.
 func (f *fixture) takeUsed() (used []string) {
 	f.Helper()
-	f.settle()
+	f.takeReported()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	used, f.seen.used = f.seen.used, nil
@@ -192,9 +192,9 @@ func (s *seen) take() (records []plan.Record, answered, failed []string) {
 	return records, answered, failed
 }
 
-// settle is take, once the report of every answer is in: it comes after the
+// takeReported is take, once the report of every answer is in: it comes after the
 // answer, and before the next one. accept(2) is for this alone.
-func (f *fixture) settle() (records []plan.Record, answered, failed []string) {
+func (f *fixture) takeReported() (records []plan.Record, answered, failed []string) {
 	f.Helper()
 	f.call(unix.SYS_ACCEPT, 1000, 0, 0)
 	records, answered, failed = f.take()

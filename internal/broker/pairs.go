@@ -80,10 +80,10 @@ func (p *Pairs) ask() {
 	p.asked.Store(true)
 }
 
-// settle takes over a requested batch, if it has arrived. Descriptors in flight
+// collect takes over a requested batch, if it has arrived. Descriptors in flight
 // cost the kernel work whenever anybody closes a Unix socket (unix_gc), so they
 // are not left there.
-func (p *Pairs) settle() {
+func (p *Pairs) collect() {
 	if !p.asked.Load() {
 		return
 	}

@@ -22,7 +22,7 @@ func sockaddr(family uint16, rest []byte, length int) []byte {
 func TestNothingTrapped(t *testing.T) {
 	f := serve(t)
 	f.bound()
-	f.settle()
+	f.takeReported()
 	name := filepath.Join(t.TempDir(), "s")
 	for i, family := range []uint64{unix.AF_INET, unix.AF_INET6, unix.AF_UNIX, unix.AF_NETLINK} {
 		kind := uint64(unix.SOCK_DGRAM)
@@ -52,7 +52,7 @@ func TestNothingTrapped(t *testing.T) {
 		}
 	}
 	f.acceptWithAddress()
-	records, answered, failed := f.settle()
+	records, answered, failed := f.takeReported()
 	if records != nil || answered != nil || failed != nil {
 		t.Errorf("records %v, answered %v, failed %v", records, answered, failed)
 	}
@@ -87,7 +87,7 @@ func (p *proc) acceptWithAddress() {
 // A trapped call on anything but a placeholder goes on in the kernel.
 func TestGoesOn(t *testing.T) {
 	f := serve(t)
-	f.settle()
+	f.takeReported()
 	listening := f.listening()
 	if _, errno := f.accept(listening, unix.SOCK_CLOEXEC); errno != 0 {
 		t.Errorf("accept without an address: %v", errno)
@@ -102,7 +102,7 @@ func TestGoesOn(t *testing.T) {
 	if _, errno := f.call(unix.SYS_SETSOCKOPT, uint64(unbound), unix.SOL_ALG, unix.ALG_SET_KEY, f.room, 4); errno != unix.EOPNOTSUPP && errno != unix.ENOPROTOOPT {
 		t.Errorf("setsockopt(SOL_ALG) of a Unix socket: %v", errno)
 	}
-	records, answered, failed := f.settle()
+	records, answered, failed := f.takeReported()
 	if got, want := fmt.Sprint(answered), "[accept4 bind setsockopt]"; got != want || records != nil || failed != nil {
 		t.Errorf("records %v, answered %v, failed %v", records, answered, failed)
 	}

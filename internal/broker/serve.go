@@ -53,7 +53,7 @@ func (s *server) finish(slot int) {
 	defer s.mu.Unlock()
 	s.calls[slot] = false
 	s.underWay--
-	s.settle()
+	s.signalEnd()
 }
 
 // end stops the serving, for that reason.
@@ -66,11 +66,11 @@ func (s *server) end(err error) {
 	s.over, s.err = true, err
 	s.hub.forget(s.tag)
 	s.hub.control(unix.EPOLL_CTL_DEL, s.listener.FD(), 0, 0)
-	s.settle()
+	s.signalEnd()
 }
 
-// settle signals that nothing is left to do. The server is locked.
-func (s *server) settle() {
+// signalEnd signals that nothing is left to do. The server is locked.
+func (s *server) signalEnd() {
 	if s.over && s.underWay == 0 {
 		close(s.ended)
 	}
@@ -130,7 +130,7 @@ func (b *Broker) work(w *worker) {
 			}
 			relieved = b.take(w, it.s, buf)
 		}
-		b.o.Pairs.settle()
+		b.o.Pairs.collect()
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

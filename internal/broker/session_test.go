@@ -77,7 +77,7 @@ func TestSession(t *testing.T) {
 			}
 			f.close(fd)
 			f.checkSessions(0)
-			_, answered, failed := f.settle()
+			_, answered, failed := f.takeReported()
 			if want := []string{"socket", "bind", "setsockopt", "accept4", "accept4", "accept4"}; !cmp.Equal(answered, want) || failed != nil {
 				t.Errorf("answered %v and failed %v, want %v", answered, failed, want)
 			}

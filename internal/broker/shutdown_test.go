@@ -23,7 +23,7 @@ func TestShutdown(t *testing.T) {
 					}
 				}
 			}
-			f.settle() // all events of the placeholders have been handled
+			f.takeReported() // all events of the placeholders have been handled
 			if errno := f.bind(fresh, "hash", "sha256"); errno != 0 {
 				t.Errorf("bind: %v", errno)
 			}

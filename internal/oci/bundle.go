@@ -35,9 +35,9 @@ type Bundles struct {
 const (
 	stateLink  = "state"
 	originLink = "origin"
-	// settling is how long a runtime may take from its start until it has made
+	// startLimit is how long a runtime may take from its start until it has made
 	// the directory of the container.
-	settling = 10 * time.Minute
+	startLimit = 10 * time.Minute
 	// sweptAtOnce bounds what a container's start pays for others. It makes one
 	// home, so that they do not add up.
 	sweptAtOnce = 16
@@ -138,7 +138,7 @@ func (b Bundles) sweep() {
 	homes = slices.Concat(homes[first:], homes[:first])
 	for _, e := range homes[:min(len(homes), sweptAtOnce)] {
 		info, err := e.Info()
-		if err != nil || time.Since(info.ModTime()) < settling {
+		if err != nil || time.Since(info.ModTime()) < startLimit {
 			continue // a bundle came into it, and is to stay
 		}
 		home := filepath.Join(b.Dir, e.Name())
@@ -164,7 +164,7 @@ func (b Bundles) clear(home string) {
 		info, err := e.Info()
 		switch {
 		case err != nil || !e.IsDir():
-		case time.Since(info.ModTime()) < settling:
+		case time.Since(info.ModTime()) < startLimit:
 			left = true
 		default:
 			os.RemoveAll(filepath.Join(home, e.Name()))

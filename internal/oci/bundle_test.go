@@ -169,7 +169,7 @@ func age(t *testing.T, b Bundles) {
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
-	past := time.Now().Add(-2 * settling)
+	past := time.Now().Add(-2 * startLimit)
 	for _, d := range slices.Concat(bundles, homes) {
 		if info, err := os.Lstat(d); err != nil || !info.IsDir() {
 			continue

@@ -28,7 +28,7 @@ type facts struct {
 // judge decides about a call. A call that fits no case is undecided.
 func judge(e evidence, f facts) Outcome {
 	o := Outcome{Control: e.controlled(), Filter: e.filter()}
-	settle := func(v Verdict, errno, detail string) Outcome {
+	outcome := func(v Verdict, errno, detail string) Outcome {
 		o.Verdict, o.Errno, o.Detail = v, errno, detail
 		return o
 	}
@@ -37,7 +37,7 @@ func judge(e evidence, f facts) Outcome {
 	}
 	if why := e.unavailable(f); why != "" && o.Filter != Passes {
 		o.Filter = Uncertain
-		return settle(Unavailable, "", why)
+		return outcome(Unavailable, "", why)
 	}
 	if len(e.real) > 0 {
 		worst := slices.MinFunc(e.real, func(a, b answer) int {
@@ -46,15 +46,15 @@ func judge(e evidence, f facts) Outcome {
 			return slices.Index(byWorry, va) - slices.Index(byWorry, vb)
 		})
 		v, why := e.denial(worst, o.Filter, f)
-		return settle(v, worst.String(), why)
+		return outcome(v, worst.String(), why)
 	}
 	switch o.Filter {
 	case Passes:
-		return settle(Loadable, "", "no filter stops it; the module is not loaded, and a real call might load it (--load asks)")
+		return outcome(Loadable, "", "no filter stops it; the module is not loaded, and a real call might load it (--load asks)")
 	case Denies:
-		return settle(Closed, e.gate.String(), e.closedBy())
+		return outcome(Closed, e.gate.String(), e.closedBy())
 	}
-	return settle(Undecided, e.gate.String(), "the answers do not tell whether a filter stops it; --load asks with a real call")
+	return outcome(Undecided, e.gate.String(), "the answers do not tell whether a filter stops it; --load asks with a real call")
 }
 
 // obtained returns the real answer that is a socket, AF_ALG sockets first. A

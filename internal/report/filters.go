@@ -184,7 +184,7 @@ func (q Questions) answer(memo *verify.Memo, s Source) ([]about, []verify.Verdic
 		return err
 	})
 	if err == nil {
-		err = verify.Settle(s.Filter, s.ABIs, verdicts, memo.Ask)
+		err = verify.OpenReplaceable(s.Filter, s.ABIs, verdicts, memo.Ask)
 	}
 	if err != nil {
 		return nil, nil, &profile.NamedError{Name: s.Name, Err: err}

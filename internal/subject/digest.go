@@ -12,7 +12,7 @@ import (
 )
 
 // version names a state of a file. While it is the same, so is the content, on
-// a file system that stamps every change, and once settle has gone by.
+// a file system that stamps every change, and once sameStamp has gone by.
 type version struct {
 	inode
 	size    uint64
@@ -27,9 +27,9 @@ type timestamp struct {
 	nsec uint32
 }
 
-// settle is how long after a change another one may have the same time. The
+// sameStamp is how long after a change another one may have the same time. The
 // kernel's clock for this ticks every 10 ms or faster.
-const settle = 2 * time.Second
+const sameStamp = 2 * time.Second
 
 // stamping lists the file systems on which every change of the content changes
 // the change time, even a store through a shared mapping: they learn of the
@@ -198,7 +198,7 @@ func (h *hashing) wait(late <-chan time.Time) (string, error) {
 // version.
 func (d *digests) telling(v version, stamps bool) bool {
 	return stamps &&
-		time.Unix(v.changed.sec, int64(v.changed.nsec)).Before(d.now().Add(-settle))
+		time.Unix(v.changed.sec, int64(v.changed.nsec)).Before(d.now().Add(-sameStamp))
 }
 
 func (d *digests) keep(v version, sum string) {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settledReader treats every change as old enough.
-func settledReader(t testing.TB, o Options) *Share {
+// agedReader treats every change as old enough.
+func agedReader(t testing.TB, o Options) *Share {
 	r := newReader(t, o)
 	r.digests.now = func() time.Time { return time.Now().Add(time.Minute) }
 	return r
@@ -28,7 +28,7 @@ func appendTo(t *testing.T, path, text string) {
 }
 
 func TestDigestIsKept(t *testing.T) {
-	r := settledReader(t, Options{Digests: 2})
+	r := agedReader(t, Options{Digests: 2})
 	path := installed(t)
 	for _, text := range []string{"", "a", "b", "c"} { // more states than are kept
 		appendTo(t, path, text)
@@ -77,8 +77,8 @@ func TestYoungDigestIsNotKept(t *testing.T) {
 	}{
 		{changed.Add(-time.Hour), 0}, // the clock was set back
 		{changed, 0},
-		{changed.Add(settle), 0},
-		{changed.Add(settle + 1), 1},
+		{changed.Add(sameStamp), 0},
+		{changed.Add(sameStamp + 1), 1},
 	} {
 		r.digests.now = func() time.Time { return tt.now }
 		wantDigest(t, r.Look(c.pid), sha(t, path), "")
@@ -105,7 +105,7 @@ func TestStoreThroughMapping(t *testing.T) {
 		{"overlay on disk", func(t *testing.T) string { return overlay(t, filepath.Dir(program)) }, unix.OVERLAYFS_SUPER_MAGIC, true},
 	} {
 		t.Run(tt.fs, func(t *testing.T) {
-			r := settledReader(t, Options{Digests: 8})
+			r := agedReader(t, Options{Digests: 8})
 			dir := tt.dir(t)
 			var fs unix.Statfs_t
 			must(t, unix.Statfs(dir, &fs))
@@ -299,7 +299,7 @@ func seekStart(f *os.File) error {
 
 // Many looks at one executable read it once.
 func TestHashedOnce(t *testing.T) {
-	r := settledReader(t, Options{Digests: 2})
+	r := agedReader(t, Options{Digests: 2})
 	path := installed(t)
 	info, err := os.Stat(path)
 	must(t, err)
@@ -333,7 +333,7 @@ func TestHashedOnce(t *testing.T) {
 
 // A task may end while it waits for its turn: its executable is open.
 func TestHashOfTaskThatEnds(t *testing.T) {
-	r := settledReader(t, Options{Digests: 2})
+	r := agedReader(t, Options{Digests: 2})
 	path := installed(t)
 	first, second := start(t, command("wait", path)), start(t, command("wait", path))
 	r.digests.slot <- struct{}{}
@@ -355,7 +355,7 @@ func TestHashOfTaskThatEnds(t *testing.T) {
 
 // A look does not wait for ever, and leaves no waiter behind.
 func TestNotHashedInTime(t *testing.T) {
-	r := settledReader(t, Options{Digests: 2})
+	r := agedReader(t, Options{Digests: 2})
 	r.digests.patience = 20 * time.Millisecond
 	c := start(t, command("wait", program))
 	r.digests.slot <- struct{}{}
@@ -373,7 +373,7 @@ func TestNotHashedInTime(t *testing.T) {
 
 // A glance hashes nothing, and says so.
 func TestGlance(t *testing.T) {
-	r := settledReader(t, Options{Digests: 2})
+	r := agedReader(t, Options{Digests: 2})
 	path := installed(t)
 	c := start(t, command("wait", path))
 	s := r.Glance(c.pid)

@@ -144,7 +144,7 @@ func TestDescriptorsOfTheDead(t *testing.T) {
 }
 
 func TestConcurrentLooks(t *testing.T) {
-	r := settledReader(t, Options{Digests: 2, Units: true})
+	r := agedReader(t, Options{Digests: 2, Units: true})
 	c := start(t, command("threads", program, "4"))
 	sum := sha(t, program)
 	var group sync.WaitGroup
@@ -193,7 +193,7 @@ func BenchmarkLook(b *testing.B) {
 		{"path and unit", Options{Units: true}},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
-			r := settledReader(b, bb.options)
+			r := agedReader(b, bb.options)
 			b.ReportAllocs()
 			for b.Loop() {
 				if s := r.Look(c.pid); s.Binary == "" || !s.Contained {
@@ -203,7 +203,7 @@ func BenchmarkLook(b *testing.B) {
 		})
 	}
 	b.Run("first", func(b *testing.B) {
-		r := settledReader(b, Options{Digests: 8})
+		r := agedReader(b, Options{Digests: 8})
 		for b.Loop() {
 			if s := r.Look(c.pid); s.Binary == "" {
 				b.Fatal(s.Unknown)

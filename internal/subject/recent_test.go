@@ -10,7 +10,7 @@ import (
 )
 
 func TestRecent(t *testing.T) {
-	r := settledReader(t, Options{Digests: 8, Recent: time.Hour})
+	r := agedReader(t, Options{Digests: 8, Recent: time.Hour})
 	path := installed(t)
 	sum := sha(t, path)
 	c := start(t, command("then", path, program))
@@ -70,7 +70,7 @@ func TestRecentDigest(t *testing.T) {
 	onTmpfs := start(t, command("wait", filepath.Join(dir, "subject")))
 	onDisk := start(t, command("wait", program))
 
-	settled := settledReader(t, Options{Digests: 8, Recent: time.Hour})
+	aged := agedReader(t, Options{Digests: 8, Recent: time.Hour})
 	young := newReader(t, Options{Digests: 8, Recent: time.Hour})
 	young.digests.now = func() time.Time { return time.Time{} }
 	without := newReader(t, Options{Recent: time.Hour})
@@ -80,9 +80,9 @@ func TestRecentDigest(t *testing.T) {
 		c      *started
 		recent bool
 	}{
-		{"on disk", settled, onDisk, true},
+		{"on disk", aged, onDisk, true},
 		{"on disk, changed just now", young, onDisk, false},
-		{"on tmpfs", settled, onTmpfs, false},
+		{"on tmpfs", aged, onTmpfs, false},
 		{"on tmpfs, without a digest", without, onTmpfs, true},
 	} {
 		tt.r.Look(tt.c.pid)

@@ -216,21 +216,21 @@ func TestBoxProofsAhead(t *testing.T) {
 	p.install(t, "docker")
 	proofs := func() string { return p.vm.Output(t, "sh", "-c", "find /var/cache/afalg-policy/proofs -type f | sort") }
 	const proved = "the default profiles of the installed platforms are proved"
-	// settled does something that leads to proofs, by the agent's log.
-	settled := func(args ...string) {
+	// provedAfter does something that leads to proofs, by the agent's log.
+	provedAfter := func(args ...string) {
 		t.Helper()
 		log := "/run/" + agentUnit + ".log"
 		p.vm.Output(t, append([]string{"sh", "-c", `n=$(grep -c "` + proved + `" ` + log + `)
 "$@"; until [ $(grep -c "` + proved + `" ` + log + `) -gt $n ]; do sleep 0.1; done`, "sh"}, args...)...)
 	}
-	settled("systemctl", "restart", agentUnit) // docker is there now, as at boot
+	provedAfter("systemctl", "restart", agentUnit) // docker is there now, as at boot
 	policy := platformPolicy(t, p.digests, "refuse")
 	for i, families := range []string{"[AF_RXRPC]", "[AF_RXRPC, AF_KCM]"} {
 		before := proofs()
 		p.vm.WriteFile(t, agentPolicy, append(bytes.Clone(policy), "deny: {families: "+families+"}\n"...), 0o644)
 		reloaded := i == 1
 		if reloaded {
-			settled("systemctl", "reload", agentUnit)
+			provedAfter("systemctl", "reload", agentUnit)
 			if proofs() == before {
 				t.Fatalf("nothing was proved when the agent read the policy again:\n%s", p.vm.Output(t, "cat", "/run/"+agentUnit+".log"))
 			}

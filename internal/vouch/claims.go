@@ -26,9 +26,9 @@ func split(all, image map[string]string) (vouched, claimed map[string]string) {
 	return vouched, claimed
 }
 
-// settleAnnotations counts the spec's annotations as the platform's, but for
+// splitAnnotations counts the spec's annotations as the platform's, but for
 // those that come from the image.
-func settleAnnotations(c *plan.Container, spec *profile.Config, ofImage func(key string) bool) {
+func splitAnnotations(c *plan.Container, spec *profile.Config, ofImage func(key string) bool) {
 	c.Vouched.Annotations, c.Claimed.Annotations = map[string]string{}, map[string]string{}
 	for k, v := range spec.Annotations {
 		if strings.HasPrefix(k, imageKeys) || ofImage(k) {

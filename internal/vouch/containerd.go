@@ -105,7 +105,7 @@ func cri(spec *profile.Config, c *plan.Container, kind string) error {
 	c.Vouched.Name = a[criName]
 	c.Vouched.Images = digestsOf(a[criImage])
 	// Of the plugin's keys, the pod can set those that it does not.
-	settleAnnotations(c, spec, func(key string) bool { return strings.HasPrefix(key, criOwn) })
+	splitAnnotations(c, spec, func(key string) bool { return strings.HasPrefix(key, criOwn) })
 	return nil
 }
 

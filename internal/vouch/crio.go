@@ -54,7 +54,7 @@ func crio(s Source, c *plan.Container) error {
 	c.Vouched.Images = sortedOnce(append(digestsOf(a[crioImage], a[crioImageName], a[crioImageID]), imageID(a[crioImageID])...))
 	// Some of CRI-O's own keys are written only where there is a value, so
 	// that the pod can set them.
-	settleAnnotations(c, s.Spec, func(key string) bool { return strings.HasPrefix(key, crioOwn) })
+	splitAnnotations(c, s.Spec, func(key string) bool { return strings.HasPrefix(key, crioOwn) })
 	return nil
 }
 

@@ -48,7 +48,7 @@ func docker(s Source, c *plan.Container) error {
 		return fmt.Errorf("the configuration of container %s is that of %.100q", s.ID, id)
 	}
 	c.Vouched.Name = strings.TrimPrefix(config.Text("/Name"), "/")
-	settleAnnotations(c, s.Spec, func(string) bool { return false })
+	splitAnnotations(c, s.Spec, func(string) bool { return false })
 	all, err := config.Texts("/Config/Labels")
 	if err != nil {
 		return fmt.Errorf("the configuration of container %s: %w", s.ID, err)

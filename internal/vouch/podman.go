@@ -49,7 +49,7 @@ func podman(s Source, c *plan.Container) error {
 	c.Vouched.Name = names[0] // podman rename changes it here, and not in the metadata
 	image := entry.Text("/image")
 	if image == "" { // --rootfs
-		settleAnnotations(c, s.Spec, func(string) bool { return false })
+		splitAnnotations(c, s.Spec, func(string) bool { return false })
 		return nil
 	}
 	return podmanImage(st, at.driver, image, s.Spec, c)
@@ -224,7 +224,7 @@ func podmanImage(st *store, driver, id string, spec *profile.Config, c *plan.Con
 			return err
 		}
 	}
-	settleAnnotations(c, spec, func(key string) bool { _, ok := ofImage[key]; return ok })
+	splitAnnotations(c, spec, func(key string) bool { _, ok := ofImage[key]; return ok })
 	return nil
 }
 

@@ -67,9 +67,9 @@ func Directly(f cbpf.Filter, q Question, o Options) (Verdict, error) { return q.
 // Replaceable is the reason why a call left to a listener is open.
 const Replaceable = "left to a listener that can be replaced"
 
-// Settle opens the verdicts that are left to a listener if a process can
+// OpenReplaceable opens the verdicts that are left to a listener if a process can
 // replace it. abis are all that the machine runs, or the filter admits.
-func Settle(f cbpf.Filter, abis []afalg.ABI, verdicts []Verdict, ask Asker) error {
+func OpenReplaceable(f cbpf.Filter, abis []afalg.ABI, verdicts []Verdict, ask Asker) error {
 	left := func(v Verdict) bool { return v.State == Listener }
 	if !slices.ContainsFunc(verdicts, left) {
 		return nil

@@ -33,9 +33,9 @@ const (
 	lowFlags, highFlags, operation = 24, 28, 16 // in struct seccomp_data, little-endian
 )
 
-// TestSettle shows that a call left to a listener is open where another can be
+// TestOpenReplaceable shows that a call left to a listener is open where another can be
 // loaded.
-func TestSettle(t *testing.T) {
+func TestOpenReplaceable(t *testing.T) {
 	const allow, errno = uint32(unix.SECCOMP_RET_ALLOW), uint32(unix.SECCOMP_RET_ERRNO | 16)
 	tests := []struct {
 		name   string
@@ -82,9 +82,9 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-// TestSettleElsewhere shows that a listener that one ABI permits replaces that
+// TestOpenReplaceableElsewhere shows that a listener that one ABI permits replaces that
 // of all.
-func TestSettleElsewhere(t *testing.T) {
+func TestOpenReplaceableElsewhere(t *testing.T) {
 	f := notifying(lowFlags, unix.BPF_JGE, 0, unix.SECCOMP_RET_ERRNO|16)
 	f[0][8].K = unix.SECCOMP_RET_ALLOW // anything but x86-64
 	x64, _ := afalg.ABIOf("SCMP_ARCH_X86_64")

@@ -22,7 +22,7 @@ const (
 	// Open: the filter permits the call for the witness.
 	Open
 	// Listener: the listener to the filter's notifications decides, and nothing
-	// else permits the call. Where the listener can be replaced, Settle makes
+	// else permits the call. Where the listener can be replaced, OpenReplaceable makes
 	// it Open.
 	Listener
 	// Closed: every input of the call is killed, trapped or refused.
@@ -95,7 +95,7 @@ func Routes(f cbpf.Filter, abis []afalg.ABI, family uint32, o Options) ([]Verdic
 		}
 		verdicts = append(verdicts, v)
 	}
-	return verdicts, Settle(f, abis, verdicts, Directly)
+	return verdicts, OpenReplaceable(f, abis, verdicts, Directly)
 }
 
 // Ask asks a filter about one call. A call left to a listener is Listener,
