@@ -91,18 +91,27 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 }
 
 func regular(info fs.FileInfo) error {
-	mode := info.Mode()
+	if info.Mode().IsRegular() {
+		return nil
+	}
+	return errors.New("it is " + Kind(info.Mode()))
+}
+
+// Kind names the kind of a file: "a directory".
+func Kind(mode fs.FileMode) string {
 	switch {
 	case mode.IsRegular():
-		return nil
+		return "a file"
 	case mode.IsDir():
-		return errors.New("it is a directory")
+		return "a directory"
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
 	case mode&fs.ModeNamedPipe != 0:
-		return errors.New("it is a FIFO")
+		return "a FIFO"
 	case mode&fs.ModeSocket != 0:
-		return errors.New("it is a socket")
+		return "a socket"
 	default:
-		return errors.New("it is a device")
+		return "a device"
 	}
 }
 

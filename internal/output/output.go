@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"github.com/afalg-policy/afalg-policy/internal/bounded"
 	"github.com/afalg-policy/afalg-policy/internal/gen"
 )
 
@@ -146,24 +147,7 @@ func replaceable(lstat func(string) (fs.FileInfo, error), name, shown string, wa
 	case wanted(info.Mode()):
 		return nil
 	default:
-		return &KindError{shown, kindOf(info.Mode())}
-	}
-}
-
-func kindOf(mode fs.FileMode) string {
-	switch {
-	case mode.IsRegular():
-		return "a file"
-	case mode.IsDir():
-		return "a directory"
-	case mode&fs.ModeSymlink != 0:
-		return "a symbolic link"
-	case mode&fs.ModeNamedPipe != 0:
-		return "a FIFO"
-	case mode&fs.ModeSocket != 0:
-		return "a socket"
-	default:
-		return "a device"
+		return &KindError{shown, bounded.Kind(info.Mode())}
 	}
 }
 
