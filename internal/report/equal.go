@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -90,7 +91,7 @@ func pairUp(as, bs []Source) ([]sourcePair, error) {
 	var pairs []sourcePair
 	for _, a := range as {
 		for _, b := range bs {
-			if a.Machine == b.Machine && (a.Via == b.Via || a.Via == "" || b.Via == "") {
+			if a.Machine == b.Machine && (a.Runtime == b.Runtime || a.Runtime == "" || b.Runtime == "") {
 				pairs = append(pairs, sourcePair{a, b})
 			}
 		}
@@ -110,10 +111,7 @@ type UnpairedError struct{ Name, Machine string }
 func (e *UnpairedError) Error() string { return fmt.Sprintf("only %s is for %s", e.Name, e.Machine) }
 
 func (p sourcePair) compare(except Exceptions) (Pair, error) {
-	r := Pair{A: p.a.Name, B: p.b.Name, Machine: p.a.Machine, Runtime: p.a.Via}
-	if r.Runtime == "" {
-		r.Runtime = p.b.Via
-	}
+	r := Pair{A: p.a.Name, B: p.b.Name, Machine: p.a.Machine, Runtime: cmp.Or(p.a.Runtime, p.b.Runtime)}
 	regions, err := except.regions(slices.Concat(p.a.ABIs, p.b.ABIs))
 	if err != nil {
 		return r, err

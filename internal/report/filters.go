@@ -154,7 +154,7 @@ func (q Questions) Ask(in Input, memo *verify.Memo) (*Filters, error) {
 }
 
 func (q Questions) filter(memo *verify.Memo, s Source) (Filter, error) {
-	f := Filter{Name: s.Name, File: s.File, Kind: s.Kind, Machine: s.Machine, Runtime: s.Via, Level: s.Level,
+	f := Filter{Name: s.Name, File: s.File, Kind: s.Kind, Machine: s.Machine, Runtime: s.Runtime, Level: s.Level,
 		Programs: len(s.Filter), Instructions: s.instructions(), Verdict: Closed, Answers: []Answer{}}
 	all, verdicts, err := q.answer(memo, s)
 	if err != nil {

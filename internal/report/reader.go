@@ -147,7 +147,7 @@ func (r *Reader) compile(name string, doc *verify.Document, machines []specs.Arc
 	}
 	for _, b := range builds {
 		in.sources = append(in.sources, Source{
-			Name: name, Kind: string(doc.Kind), Machine: profile.ShortName(b.Host.Arch), Via: string(b.Runtime), Level: b.Program.Level,
+			Name: name, Kind: string(doc.Kind), Machine: profile.ShortName(b.Host.Arch), Runtime: string(b.Runtime), Level: b.Program.Level,
 			Filter: cbpf.Filter{b.Program.Insns}, ABIs: machineABIs(b),
 		})
 	}

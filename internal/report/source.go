@@ -13,7 +13,7 @@ type Source struct {
 	File    string // of which it is one profile; "" if it is no file
 	Kind    string // "docker", "oci", "config", "bpf", "process"
 	Machine string // "amd64"
-	Via     string // how the program was made: "runc"; empty if it was found as it is
+	Runtime string // as which the program was compiled: "runc"; empty if it was found as it is
 	Level   int    // libseccomp's optimisation level; 0 if it did not compile the program
 
 	Filter cbpf.Filter // the last program is the newest; empty: no filter, all is allowed
