@@ -62,7 +62,7 @@ func TestRequire(t *testing.T) {
 // files are the parts of a host, by path below its root.
 type files map[string]string
 
-func host(t *testing.T, proc bool, f files) Host {
+func host(t *testing.T, proc bool, f files) View {
 	root := t.TempDir()
 	for name, data := range f {
 		path := filepath.Join(root, name)
@@ -73,7 +73,7 @@ func host(t *testing.T, proc bool, f files) Host {
 			t.Fatal(err)
 		}
 	}
-	return Host{
+	return View{
 		Proc: filepath.Join(root, "proc"), Sys: filepath.Join(root, "sys"), Modules: filepath.Join(root, "modules"),
 		IsProc: func(string) bool { return proc },
 	}

@@ -147,7 +147,7 @@ func (o Options) withDefaults() Options {
 // prober is the state of one run.
 type prober struct {
 	opt        Options
-	host       kernel.Host
+	host       kernel.View
 	release    string
 	real, bind bool // whether real calls and binds are made
 }

@@ -167,7 +167,7 @@ type users struct {
 }
 
 // stacksOf turns the host round: for each stack, who is under it.
-func stacksOf(h live.Host, places map[int]Place) []*users {
+func stacksOf(h live.Snapshot, places map[int]Place) []*users {
 	var list []*users
 	known := map[*live.Stack]*users{}
 	for _, p := range h.Processes {
@@ -217,7 +217,7 @@ var states = []string{Closed, Listener, Undecided, Open}
 
 func concern(verdict string) int { return slices.Index(states, verdict) }
 
-func reportHost(h live.Host, machine string, stacks []*users, places map[int]Place) *Host {
+func reportHost(h live.Snapshot, machine string, stacks []*users, places map[int]Place) *Host {
 	r := &Host{Header: NewHeader("verify --all", Closed), Stacks: []Stack{}, Machine: machine, Processes: len(h.Processes), Unread: []Unread{}}
 	worst := map[int]string{} // by process
 	routes := map[string]map[int]bool{}

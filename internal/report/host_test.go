@@ -16,7 +16,7 @@ import (
 func TestReportHost(t *testing.T) {
 	shared := &live.Stack{ID: "0123456789abcdef", Mode: live.Filtered}
 	none := &live.Stack{ID: "fedcba9876543210"}
-	host := live.Host{Processes: []live.Process{
+	host := live.Snapshot{Processes: []live.Process{
 		{PID: 7, Command: "mixed", Threads: []live.Thread{{TID: 7, Stack: shared}, {TID: 8, Stack: none}, {TID: 9, Stack: shared}}},
 		{PID: 10, Command: "safe", Threads: []live.Thread{{TID: 10, Stack: shared}}},
 	}}

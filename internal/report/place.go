@@ -46,7 +46,7 @@ func (p Place) where() string {
 
 // placesOf looks where each process of the host runs. Those that have ended
 // since their filters were read are not in it.
-func placesOf(h live.Host, p *plan.Plan) map[int]Place {
+func placesOf(h live.Snapshot, p *plan.Plan) map[int]Place {
 	places := map[int]Place{}
 	look := func(pid int) {
 		if seen := live.PlaceOf(pid); !seen.Gone {
@@ -78,7 +78,7 @@ func newPlace(seen live.Place, p *plan.Plan) Place {
 }
 
 // keep leaves the processes of which wanted holds.
-func keep(h live.Host, wanted func(pid int) bool) live.Host {
+func keep(h live.Snapshot, wanted func(pid int) bool) live.Snapshot {
 	h.Processes = slices.DeleteFunc(slices.Clone(h.Processes), func(p live.Process) bool { return !wanted(p.PID) })
 	h.Unread = slices.DeleteFunc(slices.Clone(h.Unread), func(u live.Unread) bool { return !wanted(u.PID) })
 	return h

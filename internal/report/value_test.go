@@ -68,7 +68,7 @@ func sourcesOf(t *testing.T, name string) []Source {
 func hostOf(t *testing.T, v verify.Verdict) *Host {
 	t.Helper()
 	stack := &live.Stack{ID: "0123456789abcdef", Mode: live.Filtered}
-	h := live.Host{Processes: []live.Process{{PID: 7, Command: "one", Threads: []live.Thread{{TID: 7, Stack: stack}}}}}
+	h := live.Snapshot{Processes: []live.Process{{PID: 7, Command: "one", Threads: []live.Thread{{TID: 7, Stack: stack}}}}}
 	stacks := stacksOf(h, nil)
 	if err := stacks[0].decide(Source{}, func(Source) ([]verify.Verdict, error) { return []verify.Verdict{v}, nil }); err != nil {
 		t.Fatal(err)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Host is every process of a host.
-type Host struct {
+// Snapshot is every process of a host.
+type Snapshot struct {
 	Processes []Process // by PID
 	// Unread lists the processes that could not be asked: nothing is known of
 	// them.
@@ -27,8 +27,8 @@ type Unread struct {
 // All reads the filters of every process of the host except kernel threads and
 // zombies. Equal stacks are shared between processes. The error is about the
 // host as a whole: that of a process is in Unread.
-func All() (Host, error) {
-	var h Host
+func All() (Snapshot, error) {
+	var h Snapshot
 	var err error
 	start := time.Now()
 	onThread(func() { h, err = newReader().all() })
@@ -37,7 +37,7 @@ func All() (Host, error) {
 }
 
 // all gives each thread less time to stop than Read does: many may not stop.
-func (r *reader) all() (h Host, err error) {
+func (r *reader) all() (h Snapshot, err error) {
 	r.total = 200 * time.Millisecond
 	pids, err := numbers("/proc")
 	if err != nil {

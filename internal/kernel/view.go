@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host has the directories in which the kernel shows itself. Any of them may be
+// View has the directories in which the kernel shows itself. Any of them may be
 // missing, as in a container without /proc; an answer then is Unknown.
-type Host struct {
+type View struct {
 	Proc, Sys, Modules string
 	// IsProc reports whether a directory is really a procfs: only there a
 	// missing file proves something.
@@ -21,8 +21,8 @@ type Host struct {
 }
 
 // Running is the kernel that this process runs on.
-func Running() Host {
-	return Host{Proc: "/proc", Sys: "/sys", Modules: "/lib/modules", IsProc: isProc}
+func Running() View {
+	return View{Proc: "/proc", Sys: "/sys", Modules: "/lib/modules", IsProc: isProc}
 }
 
 func isProc(dir string) bool {
@@ -65,17 +65,17 @@ const (
 // Registration shows in /proc/net/protocols, which every network namespace has,
 // and in /sys/module, which containers see as well. The absence of a way to
 // load it counts only where a real procfs shows it.
-func (h Host) AFALG(release string) AFALG {
-	onDisk := h.moduleOnDisk(release, algModule)
+func (v View) AFALG(release string) AFALG {
+	onDisk := v.moduleOnDisk(release, algModule)
 	switch {
 	case onDisk == Builtin:
 		return AFALG{Builtin, "named in modules.builtin"}
-	case h.hasProtocol(algProtocol):
+	case v.hasProtocol(algProtocol):
 		return AFALG{Loaded, "listed in /proc/net/protocols"}
-	case h.HasModule(algModule):
+	case v.HasModule(algModule):
 		return AFALG{Loaded, "listed in /sys/module"}
 	}
-	if why, ok := h.noAutoload(); ok {
+	if why, ok := v.noAutoload(); ok {
 		return AFALG{Absent, why}
 	}
 	if onDisk == Loadable {
@@ -84,19 +84,19 @@ func (h Host) AFALG(release string) AFALG {
 	return AFALG{Unknown, "not loaded as far as can be seen; the kernel may be able to load it"}
 }
 
-func (h Host) hasProtocol(name string) bool {
-	return anyLine(filepath.Join(h.Proc, "net/protocols"), func(line string) bool {
+func (v View) hasProtocol(name string) bool {
+	return anyLine(filepath.Join(v.Proc, "net/protocols"), func(line string) bool {
 		fields := strings.Fields(line)
 		return len(fields) > 0 && fields[0] == name
 	})
 }
 
 // HasModule reports whether a module is loaded, or built in and visible.
-func (h Host) HasModule(name string) bool {
-	if exists(filepath.Join(h.Sys, "module", name)) {
+func (v View) HasModule(name string) bool {
+	if exists(filepath.Join(v.Sys, "module", name)) {
 		return true
 	}
-	return anyLine(filepath.Join(h.Proc, "modules"), func(line string) bool {
+	return anyLine(filepath.Join(v.Proc, "modules"), func(line string) bool {
 		return strings.HasPrefix(line, name+" ")
 	})
 }
@@ -104,9 +104,9 @@ func (h Host) HasModule(name string) bool {
 // noAutoload reports whether a request for a module certainly loads nothing,
 // and why. A procfs mounted with subset=pid lacks all these files, so one that
 // every kernel has must be there.
-func (h Host) noAutoload() (why string, ok bool) {
-	sysctl := filepath.Join(h.Proc, "sys/kernel")
-	if !h.IsProc(h.Proc) || !exists(filepath.Join(sysctl, "osrelease")) {
+func (v View) noAutoload() (why string, ok bool) {
+	sysctl := filepath.Join(v.Proc, "sys/kernel")
+	if !v.IsProc(v.Proc) || !exists(filepath.Join(sysctl, "osrelease")) {
 		return "", false
 	}
 	disabled, err1 := os.ReadFile(filepath.Join(sysctl, "modules_disabled"))
@@ -116,7 +116,7 @@ func (h Host) noAutoload() (why string, ok bool) {
 		return "not registered, and kernel.modules_disabled is 1", true
 	case err2 == nil && strings.TrimSpace(string(modprobe)) == "":
 		return "not registered, and kernel.modprobe is empty", true
-	case missing(err1) && missing(err2) && absent(filepath.Join(h.Proc, "modules")):
+	case missing(err1) && missing(err2) && absent(filepath.Join(v.Proc, "modules")):
 		return "not registered, and the kernel has no modules", true
 	}
 	return "", false
@@ -124,9 +124,9 @@ func (h Host) noAutoload() (why string, ok bool) {
 
 // moduleOnDisk looks up a module in the tree of the release: Builtin, Loadable,
 // or Unknown.
-func (h Host) moduleOnDisk(release, module string) State {
+func (v View) moduleOnDisk(release, module string) State {
 	named := func(index string) bool {
-		return anyLine(filepath.Join(h.Modules, release, index), func(line string) bool {
+		return anyLine(filepath.Join(v.Modules, release, index), func(line string) bool {
 			file, _, _ := strings.Cut(line, ":")
 			base, _, _ := strings.Cut(filepath.Base(file), ".ko")
 			return strings.ReplaceAll(base, "-", "_") == module
@@ -145,8 +145,8 @@ func (h Host) moduleOnDisk(release, module string) State {
 
 // HasAlgorithm reports whether the kernel already has an instance of the
 // algorithm, so that binding to it asks for no module.
-func (h Host) HasAlgorithm(name string) bool {
-	return anyLine(filepath.Join(h.Proc, "crypto"), func(line string) bool {
+func (v View) HasAlgorithm(name string) bool {
+	return anyLine(filepath.Join(v.Proc, "crypto"), func(line string) bool {
 		key, value, ok := strings.Cut(line, ":")
 		return ok && strings.TrimSpace(key) == "name" && strings.TrimSpace(value) == name
 	})
@@ -155,11 +155,11 @@ func (h Host) HasAlgorithm(name string) bool {
 // HasIOUring reports whether the kernel is known to be built with io_uring: it
 // shows the sysctl (6.6), or a function of io_uring. False also means that
 // nothing could be read.
-func (h Host) HasIOUring() bool {
-	if exists(filepath.Join(h.Proc, "sys/kernel/io_uring_disabled")) {
+func (v View) HasIOUring() bool {
+	if exists(filepath.Join(v.Proc, "sys/kernel/io_uring_disabled")) {
 		return true
 	}
-	return anyLine(filepath.Join(h.Proc, "kallsyms"), func(line string) bool {
+	return anyLine(filepath.Join(v.Proc, "kallsyms"), func(line string) bool {
 		return strings.HasSuffix(line, " io_uring_release")
 	})
 }
