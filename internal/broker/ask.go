@@ -50,7 +50,7 @@ func (s *server) ask(c *call, algorithm afalg.Algorithm) answer {
 func (s *server) needsDigest(binary string) subject.Need {
 	p := s.workload.plan.Load()
 	switch {
-	case p != nil && p.AsksDigest(binary):
+	case p != nil && p.HasDigest(binary):
 		return subject.ToDecide
 	case s.o.EveryDigest:
 		return subject.ToRecord
@@ -98,7 +98,7 @@ func because(a *answer, why string) string {
 		return "the workload holds no grant"
 	}
 	for _, unknown := range a.subject.Unknown {
-		if name, ok := conditions[unknown.Fact]; !ok || a.plan.Asks(name) {
+		if name, ok := conditions[unknown.Fact]; !ok || a.plan.HasCondition(name) {
 			why += "; " + unknown.String()
 		}
 	}

@@ -91,7 +91,7 @@ func (d *Decider) open(p *plan.Plan) error {
 		used = learner{d.recorder}.used
 	}
 	var err error
-	d.subjects, err = subject.NewReader(subject.Options{Digests: digestsKept, Units: p.Asks("unit"), Recent: broker.Recent})
+	d.subjects, err = subject.NewReader(subject.Options{Digests: digestsKept, Units: p.HasCondition("unit"), Recent: broker.Recent})
 	if err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func (d *Decider) SetPlan(p *plan.Plan) {
 	d.names.Store(&names)
 	d.plan.Store(p)
 	if d.subjects != nil {
-		d.subjects.SetUnits(p.Asks("unit"))
+		d.subjects.SetUnits(p.HasCondition("unit"))
 	}
 	if d.Metrics != nil {
 		d.Metrics.SetPolicy(p.Digest)

@@ -210,7 +210,7 @@ func TestListsOfARuleAreConditions(t *testing.T) {
 						t.Errorf("rule %s is met by a request of %s", rule.Name, name)
 					}
 					e := Explain(p, r)
-					if !slices.ContainsFunc(e.Misses, func(m Miss) bool { return p.Asks(m.Condition) && m.Text != "" && m.Condition != "algorithm" }) {
+					if !slices.ContainsFunc(e.Misses, func(m Miss) bool { return p.HasCondition(m.Condition) && m.Text != "" && m.Condition != "algorithm" }) {
 						t.Errorf("%s: why not is not told: %+v", name, e.Misses)
 					}
 				}

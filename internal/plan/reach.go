@@ -21,9 +21,9 @@ func Reaches(p *Plan, r Request) bool {
 	return false
 }
 
-// Asks reports whether any rule has a condition of that name, as in a Miss:
+// HasCondition reports whether any rule has a condition of that name, as in a Miss:
 // "binary", "user", "capability", "unit".
-func (p *Plan) Asks(name string) bool {
+func (p *Plan) HasCondition(name string) bool {
 	for _, c := range conditions {
 		if c.name == name && slices.ContainsFunc(p.Rules, func(r policy.Rule) bool { return c.applies(&r) }) {
 			return true
@@ -32,9 +32,8 @@ func (p *Plan) Asks(name string) bool {
 	return false
 }
 
-// AsksDigest reports whether a rule asks for the digest of the executable at a
-// path.
-func (p *Plan) AsksDigest(path string) bool {
+// HasDigest reports whether a rule gives a digest for the executable at a path.
+func (p *Plan) HasDigest(path string) bool {
 	return slices.ContainsFunc(p.Rules, func(r policy.Rule) bool {
 		return slices.ContainsFunc(r.Binaries, func(b policy.Binary) bool { return b.Path == path && b.SHA256 != "" })
 	})

@@ -77,17 +77,17 @@ func TestReachesAnswersBoth(t *testing.T) {
 	}
 }
 
-func TestAsksDigest(t *testing.T) {
+func TestHasDigest(t *testing.T) {
 	p := &Plan{Rules: []policy.Rule{
 		{Binaries: []policy.Binary{{Path: "/plain"}, {Path: "/hashed", SHA256: "00"}}},
 		{Binaries: []policy.Binary{{Path: "/plain/not"}}},
 	}}
 	for path, want := range map[string]bool{"/hashed": true, "/plain": false, "/plain/not": false, "/other": false, "": false} {
-		if got := p.AsksDigest(path); got != want {
+		if got := p.HasDigest(path); got != want {
 			t.Errorf("%q: %v, want %v", path, got, want)
 		}
 	}
-	if (&Plan{}).AsksDigest("/hashed") {
+	if (&Plan{}).HasDigest("/hashed") {
 		t.Error("no rules, and one asks")
 	}
 }
