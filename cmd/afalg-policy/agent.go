@@ -42,9 +42,9 @@ Where a platform is installed, the agent has the platforms' default profiles
 proved when it starts, and when it reads the policy again, so that no container
 waits for that.
 
-With --learn everything is allowed and nothing enforced, but for the types that
---deny-type names; what was used is written to a policy at the end, and what was
-bound alone to a comment in it.
+With --learn everything is allowed and nothing enforced, except for the types
+that --deny-type names; what was used is written to a policy at the end, and
+what was bound alone to a comment in it.
 
 Exit status 0 means that it was stopped, 1 that the policy is invalid, and 3
 that this host has no notifications, the socket cannot be made, or the process

@@ -15,7 +15,7 @@ under. It reads FILE, with everything that it includes, as it will be read
 there; shows what changes with its meaning; replaces the policy in one step; and
 has the agent read it again.
 
-What changes is shown as requests and containers, one a line:
+Changes are shown as requests and containers, one a line:
 
   allowed, denied   what a subject may use from now on, and no longer
   granted, taken    what a container holds, when it is started again

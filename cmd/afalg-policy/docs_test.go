@@ -287,8 +287,8 @@ func ourWords(line string) (words []string, ok bool) {
 var word = regexp.MustCompile(`^(?:'[^']*'|"[^"]*"|[^\s'"|;&<>#]|\b#)+`)
 
 // shellWords splits a line as a shell does, as far as the documents need it:
-// quotes, but no escapes and no variables. What follows the first operator or
-// comment is the rest.
+// quotes, but no escapes and no variables. The rest begins at the first operator
+// or comment.
 func shellWords(line string) (words []string, rest string) {
 	for {
 		line = strings.TrimSpace(line)

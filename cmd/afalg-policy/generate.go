@@ -19,8 +19,8 @@ import (
 // generator renders a plan. It is called once the flags are parsed.
 type generator func(p *plan.Plan, c gen.Common) ([]gen.File, []plan.Gap, error)
 
-// target is a subcommand of generate. What all of them share is done here:
-// the policy, --grant, --accept and --output, the gaps, the writing.
+// target is a subcommand of generate. This file does what all of them
+// share: the policy, --grant, --accept and --output, the gaps, the writing.
 type target struct {
 	name    string
 	short   string

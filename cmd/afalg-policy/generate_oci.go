@@ -58,7 +58,7 @@ func ociFlags(cmd *cobra.Command) generator {
 	}
 }
 
-// addArch adds --arch. What it returns is "" where the flag is not given.
+// addArch adds --arch. The function that it returns gives "" without the flag.
 func addArch(cmd *cobra.Command, otherwise string) func() (specs.Arch, error) {
 	name := cmd.Flags().String("arch", "", "`MACHINE` that the output is for, like arm64; without it "+otherwise)
 	return func() (specs.Arch, error) {

@@ -70,8 +70,9 @@ func newCreateRuntime(t *tui) *cobra.Command {
 		Short: "Refuse a container whose seccomp profile is not closed",
 		Long: `CreateRuntime reads the state of a container from standard input, and the spec
 in its bundle, and proves that the container's seccomp profile closes every
-route, but for what the policy grants to it. Otherwise it ends with status 1 or
-3, the runtime does not start the container, and standard error says what to do.
+route, except for what the policy grants to it. Otherwise it ends with status 1
+or 3, the runtime does not start the container, and standard error says what to
+do.
 
 A spec that others than root can write is refused: it may have changed since the
 runtime read it. So is a container that runc restores from a checkpoint past the

@@ -31,9 +31,9 @@ Every decision about an algorithm, and every denial, is a line of JSON. Without
 --log denials alone are told, on standard error; with --log FILE all of them, in
 the file.
 
-With --learn everything is allowed and nothing enforced, but for the types that
---deny-type names; what was used is written to a policy at the end, and what was
-bound alone to a comment in it.
+With --learn everything is allowed and nothing enforced, except for the types
+that --deny-type names; what was used is written to a policy at the end, and
+what was bound alone to a comment in it.
 
 An ordinary user's command cannot gain privileges (no_new_privs). Nobody's
 command has CAP_SYS_PTRACE, with which it could take the broker apart. If the

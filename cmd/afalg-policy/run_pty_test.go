@@ -131,8 +131,8 @@ func (p *terminal) foreground(job bool) {
 	}
 }
 
-// expect waits until a text has come so many times. What comes once too often by
-// then, or before the next text, is seen.
+// expect waits until a text has come so many times. It notices a text that comes
+// once too often by then, or before the next one.
 func (p *terminal) expect(text string, times int) {
 	p.Helper()
 	ok := soon(func() bool { return strings.Count(p.screen(), text) >= times })

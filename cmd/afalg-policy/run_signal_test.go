@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mark is a command line that nobody else has. What is left of it at the end is
-// killed, so that it holds up no pipe.
+// mark is a command line that nobody else has. Its processes that are left at
+// the end are killed, so that they hold up no pipe.
 func mark(t *testing.T) string {
 	t.Helper()
 	line := fmt.Sprintf("sleep 4711.%d%d", os.Getpid(), marks.Add(1))

@@ -226,7 +226,8 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-// end kills the child and waits for it. What it spawned ends with its input.
+// end kills the child and waits for it. Its own children end with their
+// input.
 func (c *first) end() {
 	c.childIn.Close()
 	c.childOut.Close()

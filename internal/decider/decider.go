@@ -237,8 +237,8 @@ func (d *Decider) Serve(l *notify.Listener, grants []string) error {
 	return d.Broker.Serve(context.Background(), l, broker.NewWorkload("", p))
 }
 
-// learner records what was bound, and what was used. What the kernel refused is
-// refused without a rule as well.
+// learner records what was bound, and what was used. It leaves out
+// whatever the kernel refused: that is refused without a rule as well.
 type learner struct {
 	recorder *learn.Recorder
 }

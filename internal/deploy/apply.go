@@ -116,8 +116,8 @@ func (c Change) inPlace() bool {
 	return err == nil && err2 == nil && os.SameFile(new, old)
 }
 
-// inForce is the plan that containers start under now; nil if none do. What was
-// there before the policy was edited in place is what was kept.
+// inForce is the plan that containers start under now; nil if none do. Where the
+// policy was edited in place, it is the last good one, which was kept.
 func (c Change) inForce() *plan.Plan {
 	if c.inPlace() {
 		return kept.LastPolicy(c.Policy)

@@ -51,7 +51,7 @@ func (r *Result) take(done *install.Result) {
 }
 
 // maxShown is how many lines of a file that is wholly ours are shown: a profile
-// has a thousand. What changes in a file of others is shown whole.
+// has a thousand. The changes to a file of others are shown whole.
 const maxShown = 100
 
 func inBrief(c install.Change) string {

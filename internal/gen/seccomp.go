@@ -42,7 +42,7 @@ func (o SeccompOptions) engine() harden.Options {
 	}
 }
 
-// Seccomp hardens a profile. What it returns has been compiled as each runtime
+// Seccomp hardens a profile. The result has been compiled as each runtime
 // compiles it, and the programs asked every route. A base that filters nothing
 // is hardened as one that allows everything.
 func Seccomp(p *plan.Plan, o SeccompOptions) ([]File, []plan.Gap, error) {

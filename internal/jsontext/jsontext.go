@@ -1,8 +1,8 @@
 // Package jsontext reads JSON that anybody may have written, within limits and
 // with places for errors, and changes single values of it, byte by byte.
 //
-// Keys are compared as they are written. What decoders read in different ways
-// is refused.
+// Keys are compared as they are written. A text that decoders read in different
+// ways is refused.
 package jsontext
 
 import (

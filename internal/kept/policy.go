@@ -33,7 +33,7 @@ func LivePolicy(name string, warn func(text string)) (*plan.Plan, error) {
 }
 
 // Fallback is the last good state of a policy that could not be read because of
-// err, which is returned if there is none. What is in force is told by warn.
+// err, which is returned if there is none. It tells by warn what is in force.
 func Fallback(name string, err error, warn func(text string)) (*plan.Plan, error) {
 	kept := LastPolicy(name)
 	if kept == nil {

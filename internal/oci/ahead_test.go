@@ -53,7 +53,8 @@ func defaultSpec(t *testing.T, caps ...string) (*profile.Profile, []byte) {
 // TestAhead proves a default profile before a container has it. Neither the
 // container, nor the gate behind it, proves anything then: with other
 // capabilities that lead to the same profile, or after the rules of the policy
-// were changed. What the policy closes is another question.
+// were changed. A change of what the policy closes is another
+// question.
 func TestAhead(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "proofs")
 	m, err := OpenMemo(dir, "x")

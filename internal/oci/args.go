@@ -150,8 +150,8 @@ func (inv *Invocation) own(args []string, options []option) (help bool, err erro
 	return false, nil
 }
 
-// take keeps an option, or takes note of it. What is kept is written so that
-// runc and crun read it alike, whatever the value looks like.
+// take keeps an option, or takes note of it. A kept option is written so
+// that runc and crun read it alike, whatever the value looks like.
 func (inv *Invocation) take(o option, value string) error {
 	switch {
 	case o.name == "bundle", o.name == "b":

@@ -93,8 +93,8 @@ func (b Bundles) Hold(dir string) bool {
 	return filepath.Dir(filepath.Dir(filepath.Clean(dir))) == b.Dir && Private(b.Dir) == nil
 }
 
-// newDirectory makes a directory in the home of a container's bundles. What an
-// earlier container of that name left there goes.
+// newDirectory makes a directory in the home of a container's bundles. It
+// removes whatever an earlier container of that name left there.
 func (b Bundles) newDirectory(home, state string) (dir string, err error) {
 	if state != "" && gone(state) {
 		b.clear(home)
@@ -128,7 +128,7 @@ func gone(path string) bool {
 }
 
 // sweep removes the bundles of containers that are gone, of some homes at a
-// time. What cannot be removed is left for another time.
+// time. Whatever it cannot remove stays for another time.
 func (b Bundles) sweep() {
 	homes, err := os.ReadDir(b.Dir)
 	if err != nil || len(homes) == 0 {
@@ -152,8 +152,8 @@ func (b Bundles) sweep() {
 	}
 }
 
-// clear removes a home's bundles but for young ones, whose container may yet
-// come, and then the home.
+// clear removes a home's bundles and then the home. Young bundles, whose
+// container may yet come, stay.
 func (b Bundles) clear(home string) {
 	entries, err := os.ReadDir(home)
 	if err != nil {

@@ -99,7 +99,7 @@ type restoring struct {
 	threads  int
 	process  bool // one is alive
 	// CRIU has the first thread of a process load filters for all of them
-	// (SECCOMP_FILTER_FLAG_TSYNC) where they had the same. Which process a thread
+	// (SECCOMP_FILTER_FLAG_TSYNC) where they had the same. The process that a thread
 	// belongs to is not read: it does not matter where all processes are alike.
 	follows bool // a thread has no filters of its own
 	own     bool // a thread that is not the first has

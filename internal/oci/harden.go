@@ -65,8 +65,8 @@ func (out *Outcome) hold(grants []string) {
 }
 
 // Harden changes linux.seccomp of a spec so that the container has what it is
-// granted and nothing else. Every other byte stays. What is returned was
-// compiled as the runtimes do, and the programs asked every route.
+// granted and nothing else. Every other byte stays. The result was compiled
+// as the runtimes do, and the programs asked every route.
 func (o Options) Harden(spec *Spec, c plan.Container) (Outcome, error) {
 	if o.Plan == nil {
 		return Outcome{}, errors.New("there is no policy")
@@ -165,7 +165,7 @@ func (o Options) Ahead(base *profile.Profile) error {
 }
 
 // Check is the gate: it proves that a spec which nobody will change any more is
-// closed, but for what the container is granted.
+// closed, except for what the container is granted.
 func (o Options) Check(spec *Spec, c plan.Container) (Outcome, error) {
 	if o.Plan == nil {
 		return Outcome{}, errors.New("there is no policy")

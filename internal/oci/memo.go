@@ -83,7 +83,7 @@ func (m *Memo) Get(key string) ([]byte, bool) {
 	return value, true
 }
 
-// Put implements harden.Memo. What cannot be kept is computed again.
+// Put implements harden.Memo. A result that cannot be kept is computed again.
 func (m *Memo) Put(key string, value []byte) {
 	m.makeRoom()
 	sum := sha256.Sum256(value)

@@ -10,7 +10,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
-// Request is one bind: who asks for which algorithm. What is not known is
+// Request is one bind: who asks for which algorithm. An unknown fact is
 // left at its zero value, and satisfies no condition.
 type Request struct {
 	Binary       string   // absolute path of the executable, as the kernel shows it

@@ -6,8 +6,9 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 )
 
-// Source is a filter to ask, and where it comes from. What reads profiles,
-// dumps and running processes returns sources; from there on they are alike.
+// Source is a filter to ask, and where it comes from. The readers of
+// profiles, of dumps and of running processes return sources; from there on
+// they are alike.
 type Source struct {
 	Name    string // what the user named: "seccomp.json", "pid 4711"
 	File    string // of which it is one profile; "" if it is no file

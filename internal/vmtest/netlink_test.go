@@ -26,7 +26,7 @@ allow:
 
 // testNetlink grants AF_ALG to units with a narrow list of their own: a program
 // of libkcapi asks over AF_NETLINK after the bind, and a unit without that in its
-// list gets nothing of what it was granted. Who generates is told so.
+// list gets nothing of what it was granted. The output says so.
 func testNetlink(t *testing.T, vm *VM) {
 	lists := map[string]string{"without": "AF_UNIX", "with": "AF_NETLINK AF_UNIX"}
 	dir := t.TempDir()

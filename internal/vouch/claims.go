@@ -26,7 +26,7 @@ func split(all, image map[string]string) (vouched, claimed map[string]string) {
 	return vouched, claimed
 }
 
-// splitAnnotations counts the spec's annotations as the platform's, but for
+// splitAnnotations counts the spec's annotations as the platform's, except for
 // those that come from the image.
 func splitAnnotations(c *plan.Container, spec *profile.Config, ofImage func(key string) bool) {
 	c.Vouched.Annotations, c.Claimed.Annotations = map[string]string{}, map[string]string{}

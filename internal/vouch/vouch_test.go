@@ -98,7 +98,7 @@ func config(t testing.TB, text []byte) *profile.Config {
 	return c
 }
 
-// want compares all that is known of a container, but for the annotations
+// want compares all that is known of a container, except for the annotations
 // that platforms set on each.
 func want(t *testing.T, got, want plan.Container) {
 	t.Helper()

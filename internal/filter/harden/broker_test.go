@@ -156,7 +156,7 @@ func (c closing) wantState(call afalg.Call, allows bool) verify.State {
 }
 
 // TestBrokerChangesNothingElse is promise 6 with a broker: a proof over all
-// inputs that base and result agree, but for what the broker answers, what is
+// inputs that base and result agree, except for what the broker answers, what is
 // closed, and what the gaps name.
 func TestBrokerChangesNothingElse(t *testing.T) {
 	t.Parallel()

@@ -91,8 +91,8 @@ func twoShapes(t *testing.T, name string, i, j int) {
 	})
 }
 
-// hardenOrRefuse hardens a profile with conditions on a call. What may be
-// refused must not be without saying what to do.
+// hardenOrRefuse hardens a profile with conditions on a call. A refusal must
+// say what to do.
 func hardenOrRefuse(t *testing.T, src []byte, refusable func(task) bool) {
 	t.Helper()
 	for _, o := range ways(src, specs.ArchX86_64) {

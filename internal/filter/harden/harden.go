@@ -75,9 +75,9 @@ func Harden(p *plan.Plan, base *profile.Profile, o Options) (*profile.Profile, [
 	return out, gaps, err
 }
 
-// harden rewrites and proves. What libseccomp makes of the plain result may
-// differ from what the profile says; then the calls are kept apart, which costs
-// instructions, and proved again.
+// harden rewrites and proves. The program that libseccomp makes of the plain
+// result may differ from what the profile says; then the calls are kept apart,
+// which costs instructions, and proved again.
 func harden(p *plan.Plan, base *profile.Profile, o Options) (*profile.Profile, []plan.Gap, error) {
 	defer seccomp.Keep()()
 	c, err := closingOf(p, base, o)

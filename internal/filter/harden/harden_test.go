@@ -81,7 +81,7 @@ func TestBasesAreOpen(t *testing.T) {
 }
 
 // TestNothingElseChanges is promise 6: a proof over all inputs that base and
-// result agree, but for what hardening is about.
+// result agree, except in what hardening is about.
 func TestNothingElseChanges(t *testing.T) {
 	t.Parallel()
 	c := closing{families: []uint32{unix.AF_ALG}, errno: uint(unix.EAFNOSUPPORT), socketcall: SocketcallDeny}

@@ -13,7 +13,7 @@ import (
 )
 
 // Memo keeps what was hardened and proved, for programs that run once for each
-// container. A key stands for everything that the result depends on, but for
+// container. A key stands for everything that the result depends on, except for
 // this program itself: another build needs another memo. Whoever can write to
 // a memo decides what counts as proved.
 type Memo interface {

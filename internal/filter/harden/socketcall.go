@@ -259,10 +259,10 @@ func (h *hardener) anchor(socketcall, other []profile.Rule) []profile.Rule {
 	return rules
 }
 
-// brokeredSocketcall is socketcallRules with a broker. What libseccomp adds for
-// socketcall differs from call to call then, and it refuses a profile in which
-// they meet, or adds notifications that nobody asked for: a wider rule has to
-// come first and swallow them all.
+// brokeredSocketcall is socketcallRules with a broker. The rules that libseccomp
+// adds for socketcall differ from call to call then, and it refuses a profile in
+// which they meet, or adds notifications that nobody asked for: a wider rule has
+// to come first and swallow them all.
 func (h *hardener) brokeredSocketcall(base []profile.Rule, touched map[string][]profile.Rule) ([]profile.Rule, error) {
 	allows := isPermissive(h.base.DefaultAction)
 	if allows && refusesAll(base) {

@@ -13,7 +13,7 @@ import (
 const kindProfile = "SeccompProfile"
 
 // profiles finds the profiles of a text: the text itself, the spec of an
-// object, or the specs of a list of objects. What has no kind is no object.
+// object, or the specs of a list of objects. A map without a kind is no object.
 func (t *Text) profiles() ([]*Text, error) {
 	kind := t.string("/kind")
 	switch {

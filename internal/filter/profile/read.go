@@ -12,8 +12,8 @@ import (
 )
 
 // Read reads a profile as the runtimes do, which leave out keys that they do
-// not know. What they would read in different ways, or none would take, is an
-// error that begins with line:col.
+// not know. A text that they would read in different ways, or that none would
+// take, is an error that begins with line:col.
 func Read(src []byte) (*Profile, error) {
 	t, err := ReadText(src)
 	if err != nil {

@@ -56,7 +56,7 @@ func Become(role string) []string {
 	return os.Environ()
 }
 
-// Command is the test binary in a role. What it says on standard error is seen.
+// Command is the test binary in a role. Its standard error is shown.
 func Command(role string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), Env(role)...)

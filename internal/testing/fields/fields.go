@@ -13,8 +13,8 @@ import (
 // Each calls check for each field that the sample holds, at any depth, with the
 // field's path ("Rules[].Units[]") and a copy of the sample in which that field
 // alone is another: a text is what other makes of it, a number one more, true
-// is false. What is empty in one item of a list stays so; what is empty in all
-// of them is an error, for the sample has to show every field.
+// is false. A field that is empty in one item of a list stays so; one that is
+// empty in all of them is an error, for the sample has to show every field.
 //
 // Exempt names fields that need not count, by their path, or as ".Name" wherever
 // they are, each with the reason. One that is not there is an error.
