@@ -58,7 +58,7 @@ func row(t table.Writer, rounds int, what string, size int, job func() error) er
 	return nil
 }
 
-func x86() []afalg.ABI { return verify.Machine(string(specs.ArchX86_64)) }
+func x86() []afalg.ABI { return afalg.Machine(string(specs.ArchX86_64)) }
 
 func routes(p cbpf.Program) error {
 	_, err := verify.Routes(cbpf.Filter{p}, x86(), afalg.Family, verify.Options{})

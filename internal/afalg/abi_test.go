@@ -14,7 +14,7 @@ import (
 // any two calls by architecture and number, and no name is used twice.
 func TestABIsAreApart(t *testing.T) {
 	type seen struct{ arch, nr uint32 }
-	calls, names := map[seen]string{}, map[string]bool{}
+	calls, names, machines := map[seen]string{}, map[string]bool{}, map[string]string{}
 	for _, a := range ABIs() {
 		for _, name := range []string{a.Name, a.Arch} {
 			if names[name] {
@@ -24,6 +24,15 @@ func TestABIsAreApart(t *testing.T) {
 		}
 		if got, ok := ABIOf(a.Arch); !ok || got != a {
 			t.Errorf("ABIOf(%q) = %v, %v", a.Arch, got, ok)
+		}
+		if got, ok := ABINamed(a.Name); !ok || got != a {
+			t.Errorf("ABINamed(%q) = %v, %v", a.Name, got, ok)
+		}
+		for _, name := range []string{a.Short, a.GOARCH} {
+			if name != "" && machines[name] != "" && machines[name] != a.Name {
+				t.Errorf("%s is a name of %s and of %s", name, machines[name], a.Name)
+			}
+			machines[name] = a.Name
 		}
 		for _, c := range []struct {
 			name string
@@ -43,8 +52,12 @@ func TestABIsAreApart(t *testing.T) {
 			calls[key] = what
 		}
 	}
-	if _, ok := ABIOf("SCMP_ARCH_NONE"); ok {
-		t.Error("an unknown architecture was found")
+	for _, find := range []func(string) (ABI, bool){ABIOf, ABIOfGOARCH, ABINamed} {
+		for _, name := range []string{"", "SCMP_ARCH_NONE"} {
+			if a, ok := find(name); ok {
+				t.Errorf("%q is %s", name, a.Name)
+			}
+		}
 	}
 }
 
@@ -67,7 +80,7 @@ func TestAuditWords(t *testing.T) {
 		if a.Kind != Compat || isN32 {
 			want |= bits64
 		}
-		if !a.BigEndian {
+		if !a.BigEndian() {
 			want |= little
 		}
 		if isN32 {
@@ -90,11 +103,36 @@ func TestOrder(t *testing.T) {
 		switch {
 		case a.Kind == Native:
 			native = a
-		case a.BigEndian != native.BigEndian:
+		case a.BigEndian() != native.BigEndian():
 			t.Errorf("%s follows %s of the other byte order", a.Name, native.Name)
 		}
 		if (a.Kind == X32) != (a.Bit != 0) {
 			t.Errorf("%s: bit %#x", a.Name, a.Bit)
+		}
+	}
+}
+
+// TestMachine lists what a kernel runs, and what shares its machine.
+func TestMachine(t *testing.T) {
+	for arch, want := range map[string]string{
+		"SCMP_ARCH_X86_64":   "x86-64 i386 x32 / x86-64 i386 x32",
+		"SCMP_ARCH_X86":      "i386 / x86-64 i386 x32",
+		"SCMP_ARCH_S390X":    "s390x s390 / s390x s390",
+		"SCMP_ARCH_PPC64LE":  "ppc64le / ppc64le",
+		"SCMP_ARCH_MIPSEL64": "mipsel64 mipsel64n32 mipsel / mipsel64 mipsel64n32 mipsel",
+		"SCMP_ARCH_MIPSEL":   "mipsel / mipsel64 mipsel64n32 mipsel",
+		"SCMP_ARCH_VAX":      "/",
+	} {
+		var got []string
+		for _, a := range Machine(arch) {
+			got = append(got, a.Name)
+		}
+		got = append(got, "/")
+		for _, a := range Siblings(arch) {
+			got = append(got, a.Name)
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("%s: %q, want %q", arch, got, want)
 		}
 	}
 }
@@ -189,22 +227,28 @@ var buildAudits = map[string]uint32{
 	"mips64": unix.AUDIT_ARCH_MIPS64, "mips": unix.AUDIT_ARCH_MIPS, "mips64le": unix.AUDIT_ARCH_MIPSEL64, "mipsle": unix.AUDIT_ARCH_MIPSEL,
 }
 
+// TestGoNames finds an ABI for each GOARCH with Linux and seccomp.
+func TestGoNames(t *testing.T) {
+	for goarch, audit := range buildAudits {
+		if a, ok := ABIOfGOARCH(goarch); !ok || a.Audit != audit || a.Bit != 0 {
+			t.Errorf("%s: %+v, %v", goarch, a, ok)
+		}
+	}
+}
+
 // TestBuildABI compares the numbers of the machine that runs the test with the
 // kernel headers behind x/sys.
 func TestBuildABI(t *testing.T) {
-	for _, a := range ABIs() {
-		if a.Audit != buildAudits[runtime.GOARCH] || a.Bit != 0 {
-			continue
-		}
-		got := [...]uint32{a.Socket, a.Socketpair, a.IOUring, a.IOUring + 1, a.IOUring + 2, a.Bind, a.Setsockopt, a.Accept4}
-		want := [...]uint32{
-			unix.SYS_SOCKET, unix.SYS_SOCKETPAIR, unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER,
-			unix.SYS_BIND, unix.SYS_SETSOCKOPT, unix.SYS_ACCEPT4,
-		}
-		if got != want {
-			t.Errorf("%s: got %v, want %v", a.Name, got, want)
-		}
-		return
+	a, ok := ABIOfGOARCH(runtime.GOARCH)
+	if !ok {
+		t.Fatalf("no ABI for %s", runtime.GOARCH)
 	}
-	t.Errorf("no ABI for %s", runtime.GOARCH)
+	got := [...]uint32{a.Socket, a.Socketpair, a.IOUring, a.IOUring + 1, a.IOUring + 2, a.Bind, a.Setsockopt, a.Accept4}
+	want := [...]uint32{
+		unix.SYS_SOCKET, unix.SYS_SOCKETPAIR, unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER,
+		unix.SYS_BIND, unix.SYS_SETSOCKOPT, unix.SYS_ACCEPT4,
+	}
+	if got != want {
+		t.Errorf("%s: got %v, want %v", a.Name, got, want)
+	}
 }

@@ -106,10 +106,7 @@ func (s *server) unwrap(c *call) (reply, bool) {
 	if !ok {
 		return fail(unix.EINVAL), true
 	}
-	word := 8
-	if c.abi.Kind == afalg.Compat {
-		word = 4
-	}
+	word := c.abi.LongSize()
 	buf := make([]byte, word*inner.args)
 	if err := notify.ReadMemory(c.n.TID, c.args[1], buf); err != nil {
 		return s.unreadable(c, err), true

@@ -5,22 +5,23 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
 )
 
-// strictCalls are the numbers of read, write, exit and sigreturn on a machine,
-// by architecture word.
-var strictCalls = map[string]map[uint32][]uint32{
-	"amd64": {unix.AUDIT_ARCH_X86_64: {0, 1, 60, 15}, unix.AUDIT_ARCH_I386: {3, 4, 1, 119}},
-	"arm64": {unix.AUDIT_ARCH_AARCH64: {63, 64, 93, 139}, unix.AUDIT_ARCH_ARM: {3, 4, 1, 119}},
+// strictCalls are the numbers of read, write, exit and sigreturn, by ABI. On
+// x32 there are none.
+var strictCalls = map[string][]uint32{
+	"x86-64": {0, 1, 60, 15}, "i386": {3, 4, 1, 119},
+	"aarch64": {63, 64, 93, 139}, "arm": {3, 4, 1, 119},
 }
 
 // strictFilter is a program that does what the kernel does in strict mode. On a
 // machine with unknown numbers it allows everything: the unknown counts as
 // open.
 func strictFilter(m Mode) cbpf.Filter {
-	calls, known := strictCalls[runtime.GOARCH]
-	if m != Strict || !known {
+	own, _ := afalg.ABIOfGOARCH(runtime.GOARCH)
+	if m != Strict || own.Kind != afalg.Native || strictCalls[own.Name] == nil {
 		return nil
 	}
 	const (
@@ -29,14 +30,14 @@ func strictFilter(m Mode) cbpf.Filter {
 		ret  = unix.BPF_RET | unix.BPF_K
 	)
 	var p cbpf.Program
-	for _, arch := range []uint32{unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_AARCH64, unix.AUDIT_ARCH_ARM} {
-		numbers := calls[arch]
+	for _, abi := range afalg.Machine(own.Arch) {
+		numbers := strictCalls[abi.Name]
 		if numbers == nil {
 			continue
 		}
 		p = append(p,
 			unix.SockFilter{Code: load, K: 4},
-			unix.SockFilter{Code: jeq, K: arch, Jf: uint8(len(numbers) + 3)},
+			unix.SockFilter{Code: jeq, K: abi.Audit, Jf: uint8(len(numbers) + 3)},
 			unix.SockFilter{Code: load, K: 0})
 		for i, nr := range numbers {
 			p = append(p, unix.SockFilter{Code: jeq, K: nr, Jt: uint8(len(numbers) - i)})

@@ -7,8 +7,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
 )
+
+// TestStrictCalls joins the table with afalg's.
+func TestStrictCalls(t *testing.T) {
+	for name := range strictCalls {
+		if _, known := afalg.ABINamed(name); !known {
+			t.Errorf("%q is no ABI", name)
+		}
+	}
+}
 
 // TestStrictFilter compares the program with kernel/seccomp.c: a call of x32
 // has bit 30 in its number, and is none of the four.

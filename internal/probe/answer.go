@@ -157,8 +157,9 @@ func onOwnThread(f func()) {
 
 // put puts the question to the kernel.
 func (q ask) put() answer {
-	abi, call := table([]string{q.ABI}), reach[q.ABI]
-	if len(abi) == 0 || call == nil {
+	abi, known := afalg.ABINamed(q.ABI)
+	call := reach[q.ABI]
+	if !known || call == nil {
 		return answer{Errno: unix.ENOTSUP, Stage: stageMap}
 	}
 	mem, err := lowPage()
@@ -166,7 +167,7 @@ func (q ask) put() answer {
 		return answer{Errno: err.(unix.Errno), Stage: stageMap}
 	}
 	defer unix.Munmap(mem)
-	e := entry{abi[0], call, mem}
+	e := entry{abi, call, mem}
 	switch q.Op {
 	case opGetpid:
 		_, errno := call(uintptr(e.Bit|getpid[e.Name]), [6]uintptr{})

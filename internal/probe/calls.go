@@ -9,22 +9,16 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 )
 
-// machines lists the ABIs of a machine by GOARCH, the prober's own first. reach
-// has those that the prober itself can enter.
-var machines = map[string][]string{
-	"amd64":    {"x86-64", "i386", "x32"},
-	"386":      {"i386", "x86-64", "x32"},
-	"arm64":    {"aarch64", "arm"},
-	"arm":      {"arm", "aarch64"},
-	"s390x":    {"s390x", "s390"},
-	"riscv64":  {"riscv64"},
-	"loong64":  {"loong64"},
-	"ppc64le":  {"ppc64le"},
-	"ppc64":    {"ppc64", "ppc"},
-	"mips64":   {"mips64", "mips64n32", "mips"},
-	"mips64le": {"mipsel64", "mipsel64n32", "mipsel"},
-	"mips":     {"mips", "mips64", "mips64n32"},
-	"mipsle":   {"mipsel", "mipsel64", "mipsel64n32"},
+// machine lists the ABIs of a machine by GOARCH, the prober's own first: a
+// kernel of 64 bits may run a prober of 32. reach has those that the prober
+// itself can enter.
+func machine(goarch string) []afalg.ABI {
+	own, known := afalg.ABIOfGOARCH(goarch)
+	if !known {
+		return nil
+	}
+	others := slices.DeleteFunc(afalg.Siblings(own.Arch), func(a afalg.ABI) bool { return a == own })
+	return append([]afalg.ABI{own}, others...)
 }
 
 // op is the kind of a call with a family and a type.
@@ -76,17 +70,17 @@ func (c call) reachable() bool { return reach[c.abi.Name] != nil }
 var highs = []uint32{1, 7, 1 << 31, 1<<32 - 1}
 
 // callsOf lists the calls of a route on a machine with these ABIs.
-func callsOf(abis []string, route afalg.Route) []call {
+func callsOf(abis []afalg.ABI, route afalg.Route) []call {
 	var calls []call
 	add := func(a afalg.ABI, number uint32, o op, high ...uint32) {
 		if number == 0 {
 			return
 		}
 		for _, h := range high {
-			calls = append(calls, call{a, a.Name == abis[0], o, h})
+			calls = append(calls, call{a, a == abis[0], o, h})
 		}
 	}
-	for _, a := range table(abis) {
+	for _, a := range abis {
 		canonical, spelled := []uint32{0}, []uint32{0}
 		if a.Kind != afalg.Compat {
 			spelled = append(spelled, highs...)
@@ -111,18 +105,6 @@ func callsOf(abis []string, route afalg.Route) []call {
 		}
 	}
 	return calls
-}
-
-// table looks the ABIs up, in the order given.
-func table(names []string) []afalg.ABI {
-	all := afalg.ABIs()
-	var abis []afalg.ABI
-	for _, name := range names {
-		if i := slices.IndexFunc(all, func(a afalg.ABI) bool { return a.Name == name }); i >= 0 {
-			abis = append(abis, all[i])
-		}
-	}
-	return abis
 }
 
 // gateType is above every socket type (SOCK_MAX is 11) and within

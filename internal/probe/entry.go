@@ -45,13 +45,12 @@ func (e entry) address(offset int) uintptr { return uintptr(unsafe.Pointer(&e.pa
 // words writes C longs of the ABI at an offset of the page.
 func (e entry) words(offset int, words ...uint32) {
 	for _, w := range words {
-		if e.Kind == afalg.Native {
+		if e.LongSize() == 8 {
 			binary.NativeEndian.PutUint64(e.page[offset:], uint64(w))
-			offset += 8
 		} else {
 			binary.NativeEndian.PutUint32(e.page[offset:], w)
-			offset += 4
 		}
+		offset += e.LongSize()
 	}
 }
 

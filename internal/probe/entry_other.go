@@ -2,16 +2,21 @@
 
 package probe
 
-import "runtime"
+import (
+	"runtime"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+)
 
 const lowMemory = 0
 
 // reach holds the one ABI that this build can enter, its own.
-var reach = ownOnly(machines[runtime.GOARCH])
+var reach = ownOnly(runtime.GOARCH)
 
-func ownOnly(abis []string) map[string]invoke {
-	if len(abis) == 0 {
+func ownOnly(goarch string) map[string]invoke {
+	own, known := afalg.ABIOfGOARCH(goarch)
+	if !known {
 		return nil
 	}
-	return map[string]invoke{abis[0]: direct}
+	return map[string]invoke{own.Name: direct}
 }

@@ -1,6 +1,8 @@
 package probe
 
 import (
+	"maps"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +40,7 @@ func uniform(c call, alive, a answer) evidence {
 func callNamed(t *testing.T, name string) call {
 	t.Helper()
 	for _, r := range afalg.Routes() {
-		for _, c := range callsOf(machines["amd64"], r.Route) {
+		for _, c := range callsOf(machine("amd64"), r.Route) {
 			if c.String() == name {
 				return c
 			}
@@ -233,7 +235,7 @@ func TestCallsOf(t *testing.T) {
 		{"vax", afalg.RouteSocket, nil},
 	} {
 		var got []string
-		for _, c := range callsOf(machines[tt.machine], tt.route) {
+		for _, c := range callsOf(machine(tt.machine), tt.route) {
 			got = append(got, c.String())
 		}
 		if len(got) != len(tt.want) {
@@ -248,11 +250,11 @@ func TestCallsOf(t *testing.T) {
 	}
 }
 
-// TestMachines joins the table with afalg's by name.
-func TestMachines(t *testing.T) {
-	for arch, names := range machines {
-		if got := table(names); len(got) != len(names) {
-			t.Errorf("%s: %q has a name that is no ABI", arch, names)
+// TestEntered joins the tables of what this build can enter with afalg's.
+func TestEntered(t *testing.T) {
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(reach)), slices.Collect(maps.Keys(getpid))) {
+		if _, known := afalg.ABINamed(name); !known {
+			t.Errorf("%q is no ABI", name)
 		}
 	}
 }

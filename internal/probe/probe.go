@@ -158,7 +158,7 @@ func (p *prober) route(ctx context.Context, route afalg.Route) (Route, error) {
 		r.Outcome = inherited(afalg.Family)
 		return r, nil
 	}
-	abis := machines[runtime.GOARCH]
+	abis := machine(runtime.GOARCH)
 	if len(abis) == 0 {
 		r.Outcome = Outcome{Verdict: Undecided, Filter: Uncertain, Detail: "not available on this architecture build"}
 		return r, nil

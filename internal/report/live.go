@@ -9,7 +9,6 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
-	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/live"
 )
@@ -76,7 +75,7 @@ func thisMachine() (string, []afalg.ABI, error) {
 	if err != nil {
 		return "", nil, hosterr.Errorf("verify running processes: %w", err)
 	}
-	abis := verify.Machine(string(arch))
+	abis := afalg.Machine(string(arch))
 	if abis == nil {
 		return "", nil, hosterr.Errorf("verify running processes: the system calls of %s are not known", runtime.GOARCH)
 	}

@@ -110,7 +110,7 @@ type compiled struct {
 
 func (r *Reader) unfiltered(name string, doc *verify.Document, machines []specs.Arch) (in compiled, err error) {
 	for _, m := range machines {
-		in.sources = append(in.sources, Source{Name: name, Kind: string(doc.Kind), Machine: profile.ShortName(m), ABIs: verify.Machine(string(m))})
+		in.sources = append(in.sources, Source{Name: name, Kind: string(doc.Kind), Machine: profile.ShortName(m), ABIs: afalg.Machine(string(m))})
 	}
 	in.findings, err = doc.Lint(nil, nil)
 	return in, err
@@ -157,7 +157,7 @@ func (r *Reader) compile(name string, doc *verify.Document, machines []specs.Arc
 
 // machineABIs lists what the machine runs, and what the filter admits besides.
 func machineABIs(b verify.Build) []afalg.ABI {
-	abis := slices.Clone(verify.Machine(string(b.Host.Arch)))
+	abis := afalg.Machine(string(b.Host.Arch))
 	for _, abi := range verify.Admitted(b.Program) {
 		if !slices.Contains(abis, abi) {
 			abis = append(abis, abi)
@@ -179,7 +179,7 @@ func (r *Reader) dump(name string) (Input, error) {
 	}
 	var in Input
 	for _, native := range machines {
-		abis := verify.Machine(native.Arch)
+		abis := afalg.Machine(native.Arch)
 		in.Sources = append(in.Sources, Source{Name: name, File: name, Kind: "bpf", Machine: profile.ShortName(specs.Arch(native.Arch)),
 			Filter: cbpf.Filter{program}, ABIs: abis})
 	}
@@ -191,7 +191,7 @@ func (r *Reader) dump(name string) (Input, error) {
 func (r *Reader) parse(raw []byte) (cbpf.Program, []afalg.ABI, error) {
 	if r.Arch != "" {
 		abi, _ := afalg.ABIOf(string(r.Arch))
-		p, err := cbpf.Parse(raw, cbpf.EndianOf(abi.BigEndian))
+		p, err := cbpf.Parse(raw, cbpf.EndianOf(abi.BigEndian()))
 		return p, []afalg.ABI{abi}, err
 	}
 	p, err := cbpf.Parse(raw, cbpf.Little)

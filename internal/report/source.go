@@ -21,7 +21,7 @@ type Source struct {
 	ABIs   []afalg.ABI // to ask about, of one byte order; never empty
 }
 
-func (s Source) endian() cbpf.Endian { return cbpf.EndianOf(s.ABIs[0].BigEndian) }
+func (s Source) endian() cbpf.Endian { return cbpf.EndianOf(s.ABIs[0].BigEndian()) }
 
 func (s Source) instructions() (n int) {
 	for _, p := range s.Filter {

@@ -105,7 +105,7 @@ func samePermissions(before, after cbpf.Program, abi afalg.ABI) error {
 			continue
 		}
 		within := cbpf.Everything.With(cbpf.Arch, cbpf.Exactly(abi.Audit)).With(cbpf.Nr, cbpf.Exactly(nr))
-		d, err := cbpf.Comparison{Endian: cbpf.EndianOf(abi.BigEndian), Within: within}.Compare(cbpf.Filter{a}, cbpf.Filter{b})
+		d, err := cbpf.Comparison{Endian: cbpf.EndianOf(abi.BigEndian()), Within: within}.Compare(cbpf.Filter{a}, cbpf.Filter{b})
 		if err != nil {
 			return err
 		}
@@ -125,7 +125,7 @@ func (c closing) notifiesNothingElse(program cbpf.Program, abis []afalg.ABI) err
 		}
 		return a
 	})
-	d, err := verify.Compare(cbpf.Filter{program}, cbpf.Filter{silent}, cbpf.EndianOf(abis[0].BigEndian), c.brokered(abis)...)
+	d, err := verify.Compare(cbpf.Filter{program}, cbpf.Filter{silent}, cbpf.EndianOf(abis[0].BigEndian()), c.brokered(abis)...)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func actionOf(t *testing.T, f cbpf.Filter, abi afalg.ABI, nr uint32, args ...uin
 	t.Helper()
 	d := cbpf.Data{Arch: abi.Audit, Nr: abi.Bit | nr}
 	copy(d.Args[:], args)
-	a, _, err := f.Run(d, cbpf.EndianOf(abi.BigEndian))
+	a, _, err := f.Run(d, cbpf.EndianOf(abi.BigEndian()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestBrokerChangesNothingElse(t *testing.T) {
 				before, abis := compile(t, parsed, b.host, way)
 				after, _ := compile(t, hardened, b.host, way)
 				except := slices.Concat(c.brokered(abis), verify.Exceptions(abis, afalg.Family), c.declared(t, abis, ch, isPermissive(parsed.DefaultAction)))
-				d, err := verify.Compare(before, after, cbpf.EndianOf(abis[0].BigEndian), except...)
+				d, err := verify.Compare(before, after, cbpf.EndianOf(abis[0].BigEndian()), except...)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -244,7 +244,7 @@ func TestSocketcallDenied(t *testing.T) {
 					continue
 				}
 				within := cbpf.Everything.With(cbpf.Arch, cbpf.Exactly(abi.Audit)).With(cbpf.Nr, cbpf.Exactly(abi.Socketcall))
-				out, err := filter.Actions(within, cbpf.EndianOf(abi.BigEndian), 0)
+				out, err := filter.Actions(within, cbpf.EndianOf(abi.BigEndian()), 0)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -57,7 +57,7 @@ func (p pair) proveEqual(c closing, ch change, after *seccomp.Program, r seccomp
 		return err
 	}
 	abis := verify.Admitted(after)
-	e := cbpf.EndianOf(abis[0].BigEndian)
+	e := cbpf.EndianOf(abis[0].BigEndian())
 	a, b := cbpf.Program(before.Insns), cbpf.Program(after.Insns)
 	refused := func(d cbpf.Difference, more bool) error { return &UnequalError{r, after.Level, d, more} }
 	d, err := verify.Compare(cbpf.Filter{a}, cbpf.Filter{b}, e, append(regionsOf(departures, abis), moved...)...)

@@ -94,7 +94,7 @@ func TestNothingElseChanges(t *testing.T) {
 		for _, way := range everyWay() {
 			before, abis := compile(t, parsed, b.host, way)
 			after, _ := compile(t, hardened, b.host, way)
-			e := cbpf.EndianOf(abis[0].BigEndian)
+			e := cbpf.EndianOf(abis[0].BigEndian())
 			d, err := verify.Compare(before, after, e, append(verify.Exceptions(abis, afalg.Family), declared(abis, ch)...)...)
 			if err != nil {
 				t.Fatal(err)
@@ -144,7 +144,7 @@ func TestFamiliesOneByOne(t *testing.T) {
 		before, abis := compile(t, parsed, b.host, way)
 		after, _ := compile(t, hardened, b.host, way)
 		for _, abi := range abis {
-			e := cbpf.EndianOf(abi.BigEndian)
+			e := cbpf.EndianOf(abi.BigEndian())
 			for nr := range uint32(600) {
 				for arg := range uint64(65) {
 					for _, high := range []uint64{0, 1 << 32} {
@@ -197,7 +197,7 @@ func TestHardenedTwice(t *testing.T) {
 		way := seccomp.Options{Runtime: seccomp.Runc}
 		first, abis := compile(t, once, b.host, way)
 		second, _ := compile(t, twice, b.host, way)
-		d, err := verify.Compare(first, second, cbpf.EndianOf(abis[0].BigEndian))
+		d, err := verify.Compare(first, second, cbpf.EndianOf(abis[0].BigEndian()))
 		if err != nil || d.Equal != cbpf.Yes {
 			t.Errorf("%s: %v %v: %v became %v (%v)", b.name, d.Equal, d.Witness, d.A, d.B, err)
 		}

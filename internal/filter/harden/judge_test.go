@@ -109,7 +109,7 @@ func (j judgement) word() uint64 {
 }
 
 func (j judgement) input(abi afalg.ABI, d cbpf.Data) error {
-	e := cbpf.EndianOf(abi.BigEndian)
+	e := cbpf.EndianOf(abi.BigEndian())
 	is, _, err := j.after.Run(d, e)
 	if err != nil {
 		return err

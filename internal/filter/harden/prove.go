@@ -96,7 +96,7 @@ func (c closing) proveProgram(program *seccomp.Program, r seccomp.Runtime, allow
 // refused, unless another can be loaded. With SocketcallKeep, socketcall may be
 // open.
 func ProveFilter(p *plan.Plan, f cbpf.Filter, o Options) error {
-	abis := verify.Machine(string(o.Host.Arch))
+	abis := afalg.Machine(string(o.Host.Arch))
 	if abis == nil {
 		return fmt.Errorf("the system calls of %s are not known", o.Host.Arch)
 	}

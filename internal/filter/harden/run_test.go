@@ -31,7 +31,7 @@ func TestRunFilter(t *testing.T) {
 			}
 			c := brokerClosing(s)
 			program := cbpf.Program(insns)
-			for _, abi := range verify.Machine(string(arch)) {
+			for _, abi := range afalg.Machine(string(arch)) {
 				for _, family := range closedFamilies(p) {
 					c.checkRoutes(t, program, abi, family)
 				}

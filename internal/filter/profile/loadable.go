@@ -84,7 +84,7 @@ func (p *Profile) oneByteOrder(native specs.Arch) error {
 		switch {
 		case !ok:
 			errs = append(errs, p.Errorf(path, "unknown architecture %q", a))
-		case known && abi.BigEndian != machine.BigEndian:
+		case known && abi.BigEndian() != machine.BigEndian():
 			errs = append(errs, p.Errorf(path, "no runtime on %s loads a filter with %s, which has the other byte order: %s",
 				ShortName(native), a, p.remedy(a)))
 		}

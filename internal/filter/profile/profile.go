@@ -198,7 +198,7 @@ func (p *Profile) Natives() []specs.Arch {
 // Applies reports whether a rule's conditions hold. Of excluded capabilities any
 // one excludes; included ones must all be there.
 func (r Rule) Applies(h Host) (bool, error) {
-	arch := shortNames[h.Arch]
+	arch := ShortName(h.Arch)
 	has := func(c string) bool { return slices.Contains(h.Caps, c) }
 	if c := r.Excludes; c != nil {
 		if slices.Contains(c.Arches, arch) || slices.ContainsFunc(c.Caps, has) {
@@ -226,45 +226,22 @@ func (r Rule) Applies(h Host) (bool, error) {
 	return true, nil
 }
 
-// shortNames gives the names by which conditions call a machine.
-var shortNames = map[specs.Arch]string{
-	specs.ArchX86:         "x86",
-	specs.ArchX86_64:      "amd64",
-	specs.ArchARM:         "arm",
-	specs.ArchAARCH64:     "arm64",
-	specs.ArchLOONGARCH64: "loongarch64",
-	specs.ArchMIPS64:      "mips64",
-	specs.ArchMIPS64N32:   "mips64n32",
-	specs.ArchMIPSEL64:    "mipsel64",
-	specs.ArchMIPSEL64N32: "mips3l64n32",
-	specs.ArchMIPSEL:      "mipsel",
-	specs.ArchPPC:         "ppc",
-	specs.ArchPPC64:       "ppc64",
-	specs.ArchPPC64LE:     "ppc64le",
-	specs.ArchRISCV64:     "riscv64",
-	specs.ArchS390:        "s390",
-	specs.ArchS390X:       "s390x",
-}
-
 // ShortName is the name by which conditions call a machine: "amd64".
-func ShortName(a specs.Arch) string { return shortNames[a] }
+func ShortName(a specs.Arch) string {
+	abi, _ := afalg.ABIOf(string(a))
+	return abi.Short
+}
 
 // ArchByName finds an architecture by its OCI name or by the name that
 // conditions and GOARCH use ("amd64").
 func ArchByName(name string) (specs.Arch, error) {
-	if other, ok := goNames[name]; ok {
-		name = other
-	}
-	for arch, short := range shortNames {
-		if name == string(arch) || name == short {
-			return arch, nil
+	for _, abi := range afalg.ABIs() {
+		if abi.Short != "" && name != "" && (name == abi.Arch || name == abi.Short || name == abi.GOARCH) {
+			return specs.Arch(abi.Arch), nil
 		}
 	}
 	return "", fmt.Errorf("unknown architecture %q: use a name like amd64, arm64 or SCMP_ARCH_X86_64", name)
 }
-
-// goNames are the names of GOARCH that conditions spell in another way.
-var goNames = map[string]string{"386": "x86", "loong64": "loongarch64", "mips64le": "mipsel64", "mipsle": "mipsel"}
 
 func kernelAtLeast(have, want string) (bool, error) {
 	if have == "" {

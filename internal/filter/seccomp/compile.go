@@ -16,6 +16,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	libseccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 )
 
 // Runtime is a container runtime whose way of compiling is followed.
@@ -95,7 +97,7 @@ func compileEach(profile *specs.LinuxSeccomp, ways []Options) ([]*Program, error
 		if err := filter.SetOptimize(level); err != nil {
 			return nil, fmt.Errorf("setting optimisation level %d: %w", level, err)
 		}
-		insns, err := export(filter, arches[native].audit&littleEndian == 0)
+		insns, err := export(filter, abiOf(native).BigEndian())
 		if err != nil {
 			return nil, err
 		}
@@ -170,60 +172,59 @@ func archOf(name specs.Arch) (libseccomp.ScmpArch, error) {
 	if !ok {
 		return 0, fmt.Errorf("unknown architecture %q", name)
 	}
-	if _, err := libseccomp.GetSyscallFromNameByArch("read", a.scmp); err == nil {
-		return a.scmp, nil
+	if _, err := libseccomp.GetSyscallFromNameByArch("read", a); err == nil {
+		return a, nil
 	}
 	stand, ok := standIns[name]
 	if !ok {
 		return 0, fmt.Errorf("libseccomp %s does not know architecture %s", Version(), name)
 	}
-	return arches[stand].scmp, nil
+	return arches[stand], nil
 }
 
 // rename puts the architecture words of machines into a program that was
 // compiled for their stand-ins.
 func rename(insns []unix.SockFilter, admitted []specs.Arch) {
 	for _, name := range admitted {
-		stand := arches[standIns[name]]
-		if scmp, err := archOf(name); err != nil || standIns[name] == "" || scmp != stand.scmp {
+		stand := standIns[name]
+		if scmp, err := archOf(name); err != nil || stand == "" || scmp != arches[stand] {
 			continue
 		}
 		for i := range insns {
-			if insns[i].Code == jumpEqual && insns[i].K == stand.audit {
-				insns[i].K = arches[name].audit
+			if insns[i].Code == jumpEqual && insns[i].K == abiOf(stand).Audit {
+				insns[i].K = abiOf(name).Audit
 			}
 		}
 	}
 }
 
-// arches joins the OCI names with libseccomp's and with the kernel's
-// AUDIT_ARCH_* words; x32 has no word of its own.
-var arches = map[specs.Arch]struct {
-	scmp  libseccomp.ScmpArch
-	audit uint32
-}{
-	specs.ArchX86:         {libseccomp.ArchX86, unix.AUDIT_ARCH_I386},
-	specs.ArchX86_64:      {libseccomp.ArchAMD64, unix.AUDIT_ARCH_X86_64},
-	specs.ArchX32:         {libseccomp.ArchX32, unix.AUDIT_ARCH_X86_64},
-	specs.ArchARM:         {libseccomp.ArchARM, unix.AUDIT_ARCH_ARM},
-	specs.ArchAARCH64:     {libseccomp.ArchARM64, unix.AUDIT_ARCH_AARCH64},
-	specs.ArchMIPS:        {libseccomp.ArchMIPS, unix.AUDIT_ARCH_MIPS},
-	specs.ArchMIPS64:      {libseccomp.ArchMIPS64, unix.AUDIT_ARCH_MIPS64},
-	specs.ArchMIPS64N32:   {libseccomp.ArchMIPS64N32, unix.AUDIT_ARCH_MIPS64N32},
-	specs.ArchMIPSEL:      {libseccomp.ArchMIPSEL, unix.AUDIT_ARCH_MIPSEL},
-	specs.ArchMIPSEL64:    {libseccomp.ArchMIPSEL64, unix.AUDIT_ARCH_MIPSEL64},
-	specs.ArchMIPSEL64N32: {libseccomp.ArchMIPSEL64N32, unix.AUDIT_ARCH_MIPSEL64N32},
-	specs.ArchPPC:         {libseccomp.ArchPPC, unix.AUDIT_ARCH_PPC},
-	specs.ArchPPC64:       {libseccomp.ArchPPC64, unix.AUDIT_ARCH_PPC64},
-	specs.ArchPPC64LE:     {libseccomp.ArchPPC64LE, unix.AUDIT_ARCH_PPC64LE},
-	specs.ArchS390:        {libseccomp.ArchS390, unix.AUDIT_ARCH_S390},
-	specs.ArchS390X:       {libseccomp.ArchS390X, unix.AUDIT_ARCH_S390X},
-	specs.ArchRISCV64:     {libseccomp.ArchRISCV64, unix.AUDIT_ARCH_RISCV64},
-	specs.ArchLOONGARCH64: {libseccomp.ArchLOONGARCH64, unix.AUDIT_ARCH_LOONGARCH64},
+// arches joins the OCI names with libseccomp's.
+var arches = map[specs.Arch]libseccomp.ScmpArch{
+	specs.ArchX86:         libseccomp.ArchX86,
+	specs.ArchX86_64:      libseccomp.ArchAMD64,
+	specs.ArchX32:         libseccomp.ArchX32,
+	specs.ArchARM:         libseccomp.ArchARM,
+	specs.ArchAARCH64:     libseccomp.ArchARM64,
+	specs.ArchMIPS:        libseccomp.ArchMIPS,
+	specs.ArchMIPS64:      libseccomp.ArchMIPS64,
+	specs.ArchMIPS64N32:   libseccomp.ArchMIPS64N32,
+	specs.ArchMIPSEL:      libseccomp.ArchMIPSEL,
+	specs.ArchMIPSEL64:    libseccomp.ArchMIPSEL64,
+	specs.ArchMIPSEL64N32: libseccomp.ArchMIPSEL64N32,
+	specs.ArchPPC:         libseccomp.ArchPPC,
+	specs.ArchPPC64:       libseccomp.ArchPPC64,
+	specs.ArchPPC64LE:     libseccomp.ArchPPC64LE,
+	specs.ArchS390:        libseccomp.ArchS390,
+	specs.ArchS390X:       libseccomp.ArchS390X,
+	specs.ArchRISCV64:     libseccomp.ArchRISCV64,
+	specs.ArchLOONGARCH64: libseccomp.ArchLOONGARCH64,
 }
 
-// littleEndian is the flag for it in an AUDIT_ARCH_* word (linux/audit.h).
-const littleEndian = 0x40000000
+// abiOf returns what the kernel fixes of an architecture that archOf knows.
+func abiOf(name specs.Arch) afalg.ABI {
+	abi, _ := afalg.ABIOf(string(name))
+	return abi
+}
 
 // export reads the program from libseccomp, which writes it in the byte order
 // of the machine that will run it.

@@ -7,10 +7,11 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	libseccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 )
 
 const (
-	x32Bit     = 1 << 30
 	offsetNr   = 0 // of seccomp_data.nr
 	offsetArch = 4
 	retENOSYS  = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
@@ -51,7 +52,7 @@ func enosysStub(rules []rule, admitted []specs.Arch) ([]unix.SockFilter, error) 
 	}
 	var audits []uint32
 	for a := range last {
-		if n := arches[a].audit; !slices.Contains(audits, n) {
+		if n := abiOf(a).Audit; !slices.Contains(audits, n) {
 			audits = append(audits, n)
 		}
 	}
@@ -80,7 +81,7 @@ func checkNumber(n uint32, last map[specs.Arch]uint32) []step {
 	}
 	for a, max := range last {
 		switch {
-		case arches[a].audit != n:
+		case abiOf(a).Audit != n:
 		case a == specs.ArchS390 || a == specs.ArchS390X:
 			// Number 0 multiplexes calls that the kernel does not know.
 			return []step{{code: jumpEqual, k: 0, jt: enosys}, {code: jumpAbove, k: max, jt: enosys}}
@@ -99,18 +100,18 @@ func checkX86(last map[specs.Arch]uint32) []step {
 	switch {
 	case ok64 && ok32:
 		return []step{
-			{code: jumpSet, k: x32Bit, jt: x32},
+			{code: jumpSet, k: afalg.X32Bit, jt: x32},
 			{code: jumpAbove, k: max64, jt: enosys, jf: filter},
 			{here: x32, code: jumpAbove, k: max32, jt: enosys},
 		}
 	case ok64:
 		return []step{
-			{code: jumpSet, k: x32Bit, jt: filter},
+			{code: jumpSet, k: afalg.X32Bit, jt: filter},
 			{code: jumpAbove, k: max64, jt: enosys},
 		}
 	default:
 		return []step{
-			{code: jumpSet, k: x32Bit, jf: filter},
+			{code: jumpSet, k: afalg.X32Bit, jf: filter},
 			{code: jumpAbove, k: max32, jt: enosys},
 		}
 	}

@@ -58,11 +58,8 @@ func archWords(p cbpf.Program) []archWord {
 	return words
 }
 
-// Flags of AUDIT_ARCH_* words (linux/audit.h), above the ELF machine number.
-const (
-	auditLittle = 0x40000000
-	auditFlags  = 0xe0000000
-)
+// auditFlags are all flags of AUDIT_ARCH_* words.
+const auditFlags = afalg.Audit64Bit | afalg.AuditLittleEndian | afalg.AuditMIPSN32
 
 // otherMachines are machines with seccomp filters that afalg.ABIs leaves out,
 // by their ELF numbers (linux/elf-em.h): m68k, parisc, sh, xtensa, openrisc,
@@ -72,7 +69,7 @@ var otherMachines = []uint32{4, 15, 42, 92, 93, 94, 164, 189, 195, 243, 252}
 // isABI reports whether a word can be seccomp_data.arch on a machine of that
 // byte order.
 func isABI(word uint32, e cbpf.Endian) bool {
-	if (word&auditLittle != 0) != (e == cbpf.Little) {
+	if (word&afalg.AuditLittleEndian != 0) != (e == cbpf.Little) {
 		return false
 	}
 	known := slices.ContainsFunc(afalg.ABIs(), func(a afalg.ABI) bool { return a.Audit == word })
@@ -99,4 +96,13 @@ func NativeOf(p cbpf.Program) []afalg.ABI {
 		return others
 	}
 	return natives
+}
+
+// machineOf returns the 64-bit ABI of the machine that runs an ABI.
+func machineOf(arch string) (afalg.ABI, bool) {
+	abis := afalg.Siblings(arch)
+	if abis == nil {
+		return afalg.ABI{}, false
+	}
+	return abis[0], true
 }

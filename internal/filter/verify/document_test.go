@@ -107,25 +107,6 @@ func TestLongRule(t *testing.T) {
 	}
 }
 
-func TestMachine(t *testing.T) {
-	for arch, want := range map[string]string{
-		"SCMP_ARCH_X86_64":   "x86-64 i386 x32",
-		"SCMP_ARCH_X86":      "i386",
-		"SCMP_ARCH_S390X":    "s390x s390",
-		"SCMP_ARCH_PPC64LE":  "ppc64le",
-		"SCMP_ARCH_MIPSEL64": "mipsel64 mipsel64n32 mipsel",
-		"SCMP_ARCH_VAX":      "",
-	} {
-		var names []string
-		for _, a := range Machine(arch) {
-			names = append(names, a.Name)
-		}
-		if got := strings.Join(names, " "); got != want {
-			t.Errorf("%s: %q, want %q", arch, got, want)
-		}
-	}
-}
-
 // TestMemo shows one answer for equal filters, and another for a stack of two.
 func TestMemo(t *testing.T) {
 	open, closed := cbpf.Filter{ret(allow)}, cbpf.Filter{ret(denied)}

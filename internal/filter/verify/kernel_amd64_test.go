@@ -197,7 +197,7 @@ func compiled(t *testing.T, p *specs.LinuxSeccomp) []cbpf.Filter {
 	return list
 }
 
-var machine = verify.Machine(string(specs.ArchX86_64))
+var machine = afalg.Machine(string(specs.ArchX86_64))
 
 // forEachKind runs a test of the ABIs that the kernel has, those of 64 bits and
 // that of 32.

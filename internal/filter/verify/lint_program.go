@@ -55,7 +55,7 @@ func Admitted(p *seccomp.Program) []afalg.ABI {
 }
 
 func (l *linter) archWords(f cbpf.Filter, abis []afalg.ABI) {
-	for _, found := range LintProgram(f[0], cbpf.EndianOf(abis[0].BigEndian)) {
+	for _, found := range LintProgram(f[0], cbpf.EndianOf(abis[0].BigEndian())) {
 		l.add(found.Rule, found.Level, "/defaultAction", found.Fix, "%s (%s)", found.Message, l.build)
 	}
 }
@@ -118,7 +118,7 @@ func (l *linter) overruled(f cbpf.Filter, abis []afalg.ABI, r placed, name strin
 			if abi.Kind != afalg.Native && !clearUpper(&region) {
 				continue
 			}
-			out, err := f.Actions(region, cbpf.EndianOf(abi.BigEndian), 0)
+			out, err := f.Actions(region, cbpf.EndianOf(abi.BigEndian()), 0)
 			if err != nil {
 				return nil, "", fmt.Errorf("the program of %s: %w", l.build, err)
 			}

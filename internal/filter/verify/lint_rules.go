@@ -61,10 +61,9 @@ func (l *linter) compares64(r placed, path string, a specs.LinuxSeccompArg) {
 // that has a call. i386, for example, has no upper bits, and socketcall is its
 // own.
 func (l *linter) hasUpperBits(call string) bool {
-	const wide = 0x80000000 // __AUDIT_ARCH_64BIT
 	return slices.ContainsFunc(Admitted(l.build.Program), func(abi afalg.ABI) bool {
 		_, err := seccomp.Number(call, specs.Arch(abi.Arch))
-		return err == nil && abi.Audit&wide != 0
+		return err == nil && abi.Audit&afalg.Audit64Bit != 0
 	})
 }
 
@@ -86,14 +85,14 @@ func (l *linter) architectures() {
 	l.listed()
 	l.archMap()
 	var missing []string
-	for _, abi := range Machine(string(l.build.Host.Arch)) {
+	for _, abi := range afalg.Machine(string(l.build.Host.Arch)) {
 		if abi.Kind == afalg.Compat && !slices.Contains(l.build.Program.Arches, specs.Arch(abi.Arch)) {
 			missing = append(missing, abi.Name)
 		}
 	}
 	if missing != nil {
 		l.add(ruleMissingABI, Note, l.archPath(), "list the architecture if its programs are to run",
-			"%s is not listed for %s: its calls are killed, whatever the rules say", strings.Join(missing, " and "), Machine(string(l.build.Host.Arch))[0].Name)
+			"%s is not listed for %s: its calls are killed, whatever the rules say", strings.Join(missing, " and "), afalg.Machine(string(l.build.Host.Arch))[0].Name)
 	}
 }
 

@@ -279,7 +279,7 @@ func TestArchWords(t *testing.T) {
 // TestIsABI shows that every ABI is one on its machine, and no call number is.
 func TestIsABI(t *testing.T) {
 	for _, a := range afalg.ABIs() {
-		if e := cbpf.EndianOf(a.BigEndian); !isABI(a.Audit, e) {
+		if e := cbpf.EndianOf(a.BigEndian()); !isABI(a.Audit, e) {
 			t.Errorf("%s is no ABI", a.Name)
 		}
 		for _, c := range a.Calls(afalg.Family) {

@@ -23,7 +23,7 @@ type asked struct {
 
 // Ask is Question.Ask.
 func (m *Memo) Ask(f cbpf.Filter, q Question, o Options) (Verdict, error) {
-	v, err := m.find(asked{digest(f), q.Call.ABI.BigEndian, q.Region, o}, f, q)()
+	v, err := m.find(asked{digest(f), q.Call.ABI.BigEndian(), q.Region, o}, f, q)()
 	if err == nil {
 		v.Call = q.Call
 	}

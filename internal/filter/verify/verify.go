@@ -108,7 +108,7 @@ func ofCall(call afalg.Call) Question { return Question{call, RegionOf(call)} }
 
 // Ask puts the question to a filter.
 func (q Question) Ask(f cbpf.Filter, o Options) (Verdict, error) {
-	out, err := f.Actions(q.Region, cbpf.EndianOf(q.Call.ABI.BigEndian), cmp.Or(o.Budget, callBudget))
+	out, err := f.Actions(q.Region, cbpf.EndianOf(q.Call.ABI.BigEndian()), cmp.Or(o.Budget, callBudget))
 	if err != nil {
 		return Verdict{}, fmt.Errorf("verify %s on %s: %w", q.Call.Name, q.Call.ABI.Name, err)
 	}

@@ -92,7 +92,7 @@ func (t *Trials) decide() error {
 }
 
 // Machine holds the ABIs of x86-64.
-var Machine = verify.Machine(string(specs.ArchX86_64))
+var Machine = afalg.Machine(string(specs.ArchX86_64))
 
 // Attempt is a call that obtains an AF_ALG socket, or loads the module, unless
 // something denies it.
