@@ -125,6 +125,13 @@ func appArmorRoutes() []afalg.Route {
 	return routes
 }
 
+// appArmorGaps are those of any output. The type of AF_ALG sockets has a name,
+// so by none of the routes the module is loaded.
+var appArmorGaps = []plan.Gap{
+	plan.Different.Gap("socket-types", appArmorRoutes(),
+		"before apparmor_parser 5.0 a rule does not reach the socket types that AppArmor has no name for (0 and 6 to 9); the kernel gives no socket of them, but may load the family's module first"),
+}
+
 func (a *appArmor) gaps() []plan.Gap {
 	holder := "every process under the profile " + a.Profile
 	if a.Abstraction {
@@ -134,8 +141,7 @@ func (a *appArmor) gaps() []plan.Gap {
 	if !a.Abstraction {
 		gaps = append(gaps, a.containerGaps()...)
 	}
-	gaps = append(gaps, plan.Different.Gap("socket-types", appArmorRoutes(),
-		"before apparmor_parser 5.0 a rule does not reach the socket types that AppArmor has no name for (0 and 6 to 9); the kernel gives no socket of them, but may load the family's module first"))
+	gaps = append(gaps, appArmorGaps...)
 	for _, f := range a.plan.Families {
 		if _, ok := appArmorFamily(f.Number); !ok {
 			gaps = append(gaps, plan.Wider.Gap(f.Name, nil, "AppArmor has no name for this family, so it stays open"))

@@ -1,49 +1,56 @@
 package gen
 
-import "github.com/afalg-policy/afalg-policy/internal/afalg"
+import (
+	"slices"
 
-// Coverage says what a target does to a route in a workload without a grant.
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+)
+
+// Coverage says what a target does to a route in a workload without a grant:
+// Closed, NotSeen, or the effect of a gap.
 type Coverage string
 
 const (
 	// Closed: refused, with the policy's errno where the target has a choice.
 	Closed Coverage = "closed"
-	// Killed: the whole ABI is cut off, by SIGSYS.
-	Killed Coverage = "killed"
-	// Loads: no socket, but the kernel may load the module.
-	Loads Coverage = "loads module"
 	// NotSeen: the target has no say in it.
 	NotSeen Coverage = "open"
 )
 
-// coverage lists what differs from Closed. A descriptor that comes from outside
-// is seen by no target: those were made before, by somebody else.
-var coverage = map[string]map[afalg.Route]Coverage{
-	"apparmor": {afalg.RouteInherited: NotSeen},
-	"oci":      {afalg.RouteInherited: NotSeen},
-	"seccomp":  {afalg.RouteInherited: NotSeen},
-	"systemd":  systemdCoverage(),
-}
-
-func systemdCoverage() map[afalg.Route]Coverage {
-	m := map[afalg.Route]Coverage{afalg.RouteInherited: NotSeen, afalg.RouteSocketpair: Loads}
-	for _, r := range foreignRoutes {
-		m[r] = Killed
-	}
-	return m
+// fixedGaps lists, for each target, the gaps of any output. A filter has none:
+// what it leaves open depends on its base and options, and must be accepted.
+var fixedGaps = map[string][]plan.Gap{
+	"apparmor": appArmorGaps,
+	"oci":      nil,
+	"seccomp":  nil,
+	"systemd":  systemdGaps,
 }
 
 // Targets lists the names of the targets, sorted.
-func Targets() []string { return sortedKeys(coverage) }
+func Targets() []string { return sortedKeys(fixedGaps) }
 
-// CoverageOf tells what a target does to a route.
+// CoverageOf tells what a target does to a route. A descriptor that comes from
+// outside is seen by no target: those were made before, by somebody else.
 func CoverageOf(target string, r afalg.Route) Coverage {
-	except, known := coverage[target]
-	if !known {
+	gaps, known := fixedGaps[target]
+	if !known || r == afalg.RouteInherited {
 		return NotSeen
 	}
-	if c, ok := except[r]; ok {
-		return c
+	return coverage(gaps, r)
+}
+
+// coverage tells what an output with these gaps does to a route.
+func coverage(gaps []plan.Gap, r afalg.Route) Coverage {
+	c := Closed
+	for _, g := range gaps {
+		switch {
+		case !slices.Contains(g.Routes, r):
+		case g.Kind == plan.Wider:
+			return NotSeen
+		case g.Effect != "":
+			c = Coverage(g.Effect)
+		}
 	}
-	return Closed
+	return c
 }

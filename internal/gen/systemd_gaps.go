@@ -59,9 +59,9 @@ func (s *systemd) initramfsGap() plan.Gap {
 // systemdGaps are those of any output.
 var systemdGaps = []plan.Gap{
 	plan.Different.Gap(string(afalg.RouteSocketpair), []afalg.Route{afalg.RouteSocketpair},
-		"the kernel refuses it with its own errno and gives no socket, but may load the af_alg module first"),
+		"the kernel refuses it with its own errno and gives no socket, but may load the af_alg module first").With(plan.Loads),
 	plan.Stricter.Gap("foreign-abi", foreignRoutes,
-		"programs for another ABI, such as 32-bit ones, are killed by SIGSYS at their first call"),
+		"programs for another ABI, such as 32-bit ones, are killed by SIGSYS at their first call").With(plan.Kills),
 	plan.Stricter.Gap(string(afalg.RouteIOUring), []afalg.Route{afalg.RouteIOUring},
 		"io_uring is closed as a whole, with ENOSYS"),
 	plan.Stricter.Gap("no-new-privileges", nil,

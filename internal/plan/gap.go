@@ -28,6 +28,17 @@ const (
 // MustAccept reports whether nothing is written until the user takes the gap on.
 func (k GapKind) MustAccept() bool { return k == Wider || k == Breaking }
 
+// Effect is what happens to a call by a route that a target closes, besides the
+// refusal.
+type Effect string
+
+const (
+	// Kills: SIGSYS, to every call of the ABI.
+	Kills Effect = "killed"
+	// Loads: the kernel may load the family's module first.
+	Loads Effect = "loads module"
+)
+
 // Gap is what a target cannot express of the policy.
 type Gap struct {
 	Kind GapKind
@@ -35,11 +46,18 @@ type Gap struct {
 	Name   string
 	Routes []afalg.Route // those that the gap is about
 	Text   string        // what it means and what to do about it
+	Effect Effect        // on each of the routes; most have none
 }
 
 // Gap makes a gap of the kind.
 func (k GapKind) Gap(name string, routes []afalg.Route, text string) Gap {
-	return Gap{k, name, routes, text}
+	return Gap{Kind: k, Name: name, Routes: routes, Text: text}
+}
+
+// With adds an effect to a gap.
+func (g Gap) With(e Effect) Gap {
+	g.Effect = e
+	return g
 }
 
 func (g Gap) String() string { return fmt.Sprintf("%s: %s: %s", g.Kind, g.Name, g.Text) }
