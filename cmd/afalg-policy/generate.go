@@ -14,6 +14,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/output"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/report"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 )
 
 // generator renders a plan. It is called once the flags are parsed.
@@ -94,7 +95,7 @@ func newTarget(t *tui, target target) *cobra.Command {
 		switch {
 		case target.directory && *path == "":
 			return usagef("-o DIR is missing: %s writes more than one file", target.name)
-		case *asJSON && (*path == "" || *path == report.Standard):
+		case *asJSON && (*path == "" || *path == source.Standard):
 			return usagef("--json takes -o FILE: standard output is for the gaps then")
 		}
 		endsSoon()
@@ -185,9 +186,9 @@ func writeSingle(t *tui, path string, files []gen.File) error {
 // readInput reads a further input that the command line names, within a limit
 // of bytes; "-" is standard input.
 func readInput(path string, limit int64) ([]byte, error) {
-	data, err := report.ReadNamed(os.Stdin, path, limit)
+	data, err := source.ReadNamed(os.Stdin, path, limit)
 	if err != nil {
-		return nil, usagef("%s: %w", report.ShownName(path), err)
+		return nil, usagef("%s: %w", source.ShownName(path), err)
 	}
 	return data, nil
 }

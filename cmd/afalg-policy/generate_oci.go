@@ -10,7 +10,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/gen"
 	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
-	"github.com/afalg-policy/afalg-policy/internal/report"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 )
 
 func ociTarget() target {
@@ -47,12 +47,12 @@ func ociFlags(cmd *cobra.Command) generator {
 		}
 		config, err := profile.ReadConfig(text)
 		if err != nil {
-			return nil, nil, &profile.NamedError{Name: report.ShownName(*path), Err: err}
+			return nil, nil, &profile.NamedError{Name: source.ShownName(*path), Err: err}
 		}
 		files, gaps, err := gen.OCI(p, config, o)
 		var open *plan.UnacceptedError
 		if err != nil && !errors.As(err, &open) {
-			err = &profile.NamedError{Name: report.ShownName(*path), Err: err}
+			err = &profile.NamedError{Name: source.ShownName(*path), Err: err}
 		}
 		return files, gaps, err
 	}

@@ -31,7 +31,7 @@ type layer struct{ name, does, imports, tests string }
 // table in docs/architecture.md is printed from it.
 var layers = []layer{
 	{"cmd/afalg-policy", "flags, streams, exit codes. The only user of cobra and `os.Exit`",
-		"admit afalg agent bounded broker decider deploy filter/harden filter/profile filter/seccomp filter/verify gen hosterr install jsontext kept launch live notify oci output plan policies policy probe report term unit vouch", "filter/cbpf testing/hosttest testing/kerneltest testing/oracle"},
+		"admit afalg agent bounded broker decider deploy filter/harden filter/profile filter/seccomp filter/verify gen hosterr install jsontext kept launch live notify oci output plan policies policy probe report report/source term unit vouch", "filter/cbpf testing/hosttest testing/kerneltest testing/oracle"},
 	{"policies", "the shipped policies and the schema; data",
 		"", "afalg plan policy"},
 	{"dist", "the units of systemd; data",
@@ -91,7 +91,7 @@ var layers = []layer{
 	{"internal/install/host", "files of others: changed all or none, noted down, taken back",
 		"bounded hosterr", "testing/hosttest"},
 	{"internal/deploy", "puts a policy in force on a host: installs platforms under it, replaces it, looks whether it is in force",
-		"filter/harden filter/profile gen hosterr install kept plan policy report term", "afalg bounded filter/verify jsontext testing/hosttest"},
+		"filter/harden filter/profile gen hosterr install kept plan policy report term", "afalg bounded filter/verify jsontext report/source testing/hosttest"},
 	{"internal/output", "writes what was made: whole, or not at all",
 		"bounded gen", "testing/hosttest"},
 	{"internal/kernel", "what the running kernel has; reads only",
@@ -115,7 +115,9 @@ var layers = []layer{
 	{"internal/decider", "a broker with its policy, its log, its metrics, and what it learns",
 		"afalg broker kernel learn logfile notify plan policy subject telemetry term", ""},
 	{"internal/report", "what each command that reports found, as values with forms in JSON, SARIF and as text; asks filters, pairs of them, and all processes of a host",
-		"afalg bounded filter/cbpf filter/profile filter/seccomp filter/verify gen hosterr install jsontext kernel live parallel plan policies policy printable probe subject term yamltext", ""},
+		"afalg filter/cbpf filter/profile filter/seccomp filter/verify gen hosterr install kernel live parallel plan policies policy printable probe report/source subject term yamltext", ""},
+	{"internal/report/source", "the filters to ask: of profiles and programs in files, and of processes",
+		"afalg bounded filter/cbpf filter/profile filter/seccomp filter/verify jsontext live parallel", ""},
 	{"internal/testing/child", "starts the test binary once more, as another process; tests only",
 		"", ""},
 	{"internal/testing/hosttest", "a host with files and programs; tests only",

@@ -11,6 +11,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 	"github.com/afalg-policy/afalg-policy/internal/output"
 	"github.com/afalg-policy/afalg-policy/internal/report"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 )
 
 // verifyLong is the help of verify.
@@ -172,7 +173,7 @@ func writeFilters(t *tui, r *report.Filters, f *reportFormat) error {
 	case "json":
 		return t.JSON(r)
 	case "sarif":
-		return writeSARIF(t, r, report.Standard)
+		return writeSARIF(t, r, source.Standard)
 	}
 	if len(r.Filters) > 0 {
 		r.Text(&t.Printer)
@@ -185,7 +186,7 @@ func writeSARIF(t *tui, r *report.Filters, name string) error {
 	if err != nil {
 		return err
 	}
-	if name != report.Standard {
+	if name != source.Standard {
 		return written(output.File(name, text))
 	}
 	_, err = t.out.Write(text)
@@ -211,7 +212,7 @@ func verifyError(flag string, err error) error {
 	return &unusableError{err}
 }
 
-func brokenError(all []report.Broken) error {
+func brokenError(all []source.Broken) error {
 	var texts []string
 	for _, b := range all {
 		texts = append(texts, b.Error)

@@ -8,6 +8,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 	"github.com/afalg-policy/afalg-policy/internal/report"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 )
 
 // equality is the question of --equal.
@@ -26,7 +27,7 @@ func equalFlags(cmd *cobra.Command) *equality {
 	return e
 }
 
-func (e *equality) show(t *tui, in report.Input, format *reportFormat) error {
+func (e *equality) show(t *tui, in source.Input, format *reportFormat) error {
 	except, err := e.exceptions()
 	if err != nil {
 		return err

@@ -17,11 +17,12 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/live"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/report"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 )
 
 // compileOptions are the flags that say for what a profile is compiled.
 type compileOptions struct {
-	report.Reader
+	source.Reader
 	arch     string
 	runtimes *choice
 	dumps    []string
@@ -71,16 +72,16 @@ func (o *compileOptions) check() error {
 }
 
 // read reads every file. The report lists the broken ones beside the others.
-func (o *compileOptions) read(names []string) (in report.Input, err error) {
+func (o *compileOptions) read(names []string) (in source.Input, err error) {
 	if err := o.check(); err != nil {
 		return in, err
 	}
-	if i := slices.Index(names, report.Standard); i >= 0 && slices.Contains(append(names[i+1:], o.dumps...), report.Standard) {
+	if i := slices.Index(names, source.Standard); i >= 0 && slices.Contains(append(names[i+1:], o.dumps...), source.Standard) {
 		return in, usagef("standard input is named twice")
 	}
 	in = o.Read(names, o.dumps)
 	for i := range in.Broken {
-		if b := &in.Broken[i]; errors.Is(b.Cause, report.ErrNoMachine) {
+		if b := &in.Broken[i]; errors.Is(b.Cause, source.ErrNoMachine) {
 			b.Error += ": say with --arch which machine loads it"
 		}
 	}
@@ -119,11 +120,11 @@ func (l *liveFlags) given(cmd *cobra.Command) bool {
 }
 
 // sources reads the filters of the process that --pid or --container names.
-func (l *liveFlags) sources(ctx context.Context) ([]report.Source, error) {
+func (l *liveFlags) sources(ctx context.Context) ([]source.Source, error) {
 	if l.container != "" {
-		return report.FromContainer(ctx, l.container)
+		return source.FromContainer(ctx, l.container)
 	}
-	return report.FromProcess(l.pid)
+	return source.FromProcess(l.pid)
 }
 
 // formatFlags gives a command the formats of a report.

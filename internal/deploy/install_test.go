@@ -21,6 +21,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/report"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 	"github.com/afalg-policy/afalg-policy/internal/term"
 	"github.com/afalg-policy/afalg-policy/internal/testing/hosttest"
 )
@@ -50,7 +51,7 @@ func TestHardenBase(t *testing.T) {
 	must(t, err)
 	path := filepath.Join(t.TempDir(), "profile.json")
 	must(t, os.WriteFile(path, data, 0o644))
-	reader := report.Reader{Caps: profile.DefaultCaps()}
+	reader := source.Reader{Caps: profile.DefaultCaps()}
 	r, err := report.Questions{}.Ask(reader.Read([]string{path}, nil), &reader.Memo)
 	must(t, err)
 	if r.Verdict != report.Closed {
@@ -111,7 +112,7 @@ func hardenDockerDefaults(t *testing.T, versions ...string) {
 	t.Chdir(t.TempDir())
 	arch, err := profile.ArchByName(runtime.GOARCH)
 	must(t, err)
-	reader := report.Reader{Arch: arch, Caps: profile.DefaultCaps()}
+	reader := source.Reader{Arch: arch, Caps: profile.DefaultCaps()}
 	except := report.Exceptions{Families: []uint32{afalg.Family}}
 	for _, call := range []string{"socket", "socketpair", "socketcall"} {
 		q, err := verify.ParseQuery(call)

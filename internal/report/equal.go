@@ -10,6 +10,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 	"github.com/afalg-policy/afalg-policy/internal/parallel"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 	"github.com/afalg-policy/afalg-policy/internal/term"
 )
 
@@ -35,7 +36,7 @@ type Pair struct {
 
 // Compare compares the filters of two inputs, machine by machine. An error is an
 // *UnpairedError, or a *verify.QueryError for an exception.
-func Compare(a, b []Source, except Exceptions) (*Comparison, error) {
+func Compare(a, b []source.Source, except Exceptions) (*Comparison, error) {
 	pairs, err := pairUp(a, b)
 	if err != nil {
 		return nil, err
@@ -83,11 +84,11 @@ func (x Exceptions) regions(abis []afalg.ABI) ([]cbpf.Region, error) {
 	return regions, nil
 }
 
-type sourcePair struct{ a, b Source }
+type sourcePair struct{ a, b source.Source }
 
 // pairUp matches the filters of two inputs by machine and runtime. A program
 // that was not compiled here is compared with that of every runtime.
-func pairUp(as, bs []Source) ([]sourcePair, error) {
+func pairUp(as, bs []source.Source) ([]sourcePair, error) {
 	var pairs []sourcePair
 	for _, a := range as {
 		for _, b := range bs {
@@ -116,7 +117,7 @@ func (p sourcePair) compare(except Exceptions) (Pair, error) {
 	if err != nil {
 		return r, err
 	}
-	d, err := verify.Compare(p.a.Filter, p.b.Filter, p.a.endian(), regions...)
+	d, err := verify.Compare(p.a.Filter, p.b.Filter, p.a.Endian(), regions...)
 	if err != nil {
 		return r, fmt.Errorf("%s and %s: %w", p.a.Name, p.b.Name, err)
 	}

@@ -7,13 +7,14 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/report"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 	"github.com/afalg-policy/afalg-policy/internal/term"
 )
 
 // A profile is asked about AF_ALG, and the answers are written as text for
 // programs.
 func Example() {
-	reader := report.Reader{Caps: profile.DefaultCaps()}
+	reader := source.Reader{Caps: profile.DefaultCaps()}
 	in := reader.Read([]string{"../../testdata/profiles/closed.json"}, nil)
 	r, err := report.Questions{}.Ask(in, &reader.Memo)
 	if err != nil {

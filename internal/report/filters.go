@@ -11,16 +11,17 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 	"github.com/afalg-policy/afalg-policy/internal/parallel"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 )
 
 // Filters is what verify answers of filters.
 type Filters struct {
 	Header
-	Failed     bool      `json:"failed"`     // whether --fail-on counts anything that is not ignored
-	Libseccomp string    `json:"libseccomp"` // the version that compiled
-	Filters    []Filter  `json:"filters"`
-	Findings   []Finding `json:"findings"`
-	Broken     []Broken  `json:"broken"` // what could not be used
+	Failed     bool            `json:"failed"`     // whether --fail-on counts anything that is not ignored
+	Libseccomp string          `json:"libseccomp"` // the version that compiled
+	Filters    []Filter        `json:"filters"`
+	Findings   []Finding       `json:"findings"`
+	Broken     []source.Broken `json:"broken"` // what could not be used
 }
 
 // Filter is one compiled filter, and the answers about it.
@@ -35,6 +36,13 @@ type Filter struct {
 	Instructions int      `json:"instructions"`
 	Verdict      string   `json:"verdict"` // closed or open
 	Answers      []Answer `json:"answers"`
+}
+
+// Finding is a finding in a file.
+type Finding struct {
+	File string `json:"file"`
+	verify.Finding
+	Ignored string `json:"ignored,omitempty"` // the reason, of the ignore file
 }
 
 // Answer is what a filter does with one call that was asked about.
@@ -110,7 +118,7 @@ type Questions struct {
 }
 
 // list returns everything to ask of a source, families first.
-func (q Questions) list(s Source) ([]about, error) {
+func (q Questions) list(s source.Source) ([]about, error) {
 	var all []about
 	for _, family := range append([]uint32{afalg.Family}, q.Families...) {
 		name := afalg.FamilyName(family)
@@ -135,9 +143,12 @@ func (q Questions) list(s Source) ([]about, error) {
 
 // Ask asks every source, the same filter once. An error is a *verify.QueryError
 // or an *UnaskedError for a query, and a *profile.NamedError for a source.
-func (q Questions) Ask(in Input, memo *verify.Memo) (*Filters, error) {
+func (q Questions) Ask(in source.Input, memo *verify.Memo) (*Filters, error) {
 	r := &Filters{Header: NewHeader("verify", Closed), Libseccomp: seccomp.Version(), Filters: make([]Filter, len(in.Sources)),
-		Findings: append([]Finding{}, in.Findings...), Broken: append([]Broken{}, in.Broken...)}
+		Findings: []Finding{}, Broken: append([]source.Broken{}, in.Broken...)}
+	for _, f := range in.Findings {
+		r.Findings = append(r.Findings, Finding{File: f.File, Finding: f.Finding})
+	}
 	err := parallel.Each(len(in.Sources), func(i int) (err error) {
 		r.Filters[i], err = q.filter(memo, in.Sources[i])
 		return err
@@ -153,9 +164,9 @@ func (q Questions) Ask(in Input, memo *verify.Memo) (*Filters, error) {
 	return r, q.allAsked(r)
 }
 
-func (q Questions) filter(memo *verify.Memo, s Source) (Filter, error) {
+func (q Questions) filter(memo *verify.Memo, s source.Source) (Filter, error) {
 	f := Filter{Name: s.Name, File: s.File, Kind: s.Kind, Machine: s.Machine, Runtime: s.Runtime, Level: s.Level,
-		Programs: len(s.Filter), Instructions: s.instructions(), Verdict: Closed, Answers: []Answer{}}
+		Programs: len(s.Filter), Instructions: s.Instructions(), Verdict: Closed, Answers: []Answer{}}
 	all, verdicts, err := q.answer(memo, s)
 	if err != nil {
 		return Filter{}, err
@@ -173,7 +184,7 @@ func (q Questions) filter(memo *verify.Memo, s Source) (Filter, error) {
 }
 
 // answer asks a source everything.
-func (q Questions) answer(memo *verify.Memo, s Source) ([]about, []verify.Verdict, error) {
+func (q Questions) answer(memo *verify.Memo, s source.Source) ([]about, []verify.Verdict, error) {
 	all, err := q.list(s)
 	if err != nil {
 		return nil, nil, err

@@ -22,6 +22,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 )
 
 const (
@@ -32,7 +33,7 @@ const (
 // readFor reads for a container of Docker on amd64.
 func readFor(t *testing.T, names, dumps []string) *Filters {
 	t.Helper()
-	reader := Reader{Arch: specs.ArchX86_64, Caps: profile.DefaultCaps()}
+	reader := source.Reader{Arch: specs.ArchX86_64, Caps: profile.DefaultCaps()}
 	in := reader.Read(names, dumps)
 	if len(in.Broken) > 0 {
 		t.Fatal(in.Broken)

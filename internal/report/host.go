@@ -13,6 +13,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/live"
 	"github.com/afalg-policy/afalg-policy/internal/parallel"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 )
 
 // Host is what verify --all found of all processes of a host.
@@ -101,7 +102,7 @@ type Unread struct {
 }
 
 // asker answers questions for a filter.
-type asker func(Source) ([]verify.Verdict, error)
+type asker func(source.Source) ([]verify.Verdict, error)
 
 // HostQuestions are what every process of a host is asked.
 type HostQuestions struct {
@@ -119,7 +120,7 @@ func (q HostQuestions) Ask() (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	machine, abis, err := thisMachine()
+	machine, abis, err := live.Machine()
 	if err != nil {
 		return nil, err
 	}
@@ -130,11 +131,11 @@ func (q HostQuestions) Ask() (*Host, error) {
 	})
 	stacks := stacksOf(host, places)
 	var memo verify.Memo
-	ask := func(s Source) ([]verify.Verdict, error) {
+	ask := func(s source.Source) ([]verify.Verdict, error) {
 		_, verdicts, err := q.answer(&memo, s)
 		return verdicts, err
 	}
-	s := Source{Kind: "process", Machine: machine, ABIs: abis}
+	s := source.Source{Kind: "process", Machine: machine, ABIs: abis}
 	if err := parallel.Each(len(stacks), func(i int) error { return stacks[i].decide(s, ask) }); err != nil {
 		return nil, err
 	}
@@ -186,7 +187,7 @@ func stacksOf(h live.Snapshot, places map[int]Place) []*users {
 	return list
 }
 
-func (u *users) decide(s Source, ask asker) error {
+func (u *users) decide(s source.Source, ask asker) error {
 	s.Name, s.Filter = "filters "+u.ID, u.stack.Filter
 	verdicts, err := ask(s)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 	"github.com/afalg-policy/afalg-policy/internal/live"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 )
 
 // TestReportHost counts each process once, by the worst of its threads, and
@@ -21,7 +22,7 @@ func TestReportHost(t *testing.T) {
 		{PID: 10, Command: "safe", Threads: []live.Thread{{TID: 10, Stack: shared}}},
 	}}
 	asked := 0
-	ask := func(s Source) ([]verify.Verdict, error) {
+	ask := func(s source.Source) ([]verify.Verdict, error) {
 		asked++
 		state := verify.Closed
 		if strings.HasSuffix(s.Name, none.ID) {
@@ -33,7 +34,7 @@ func TestReportHost(t *testing.T) {
 	report := func() *Host {
 		stacks := stacksOf(host, places)
 		for _, u := range stacks {
-			if err := u.decide(Source{}, ask); err != nil {
+			if err := u.decide(source.Source{}, ask); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 	"github.com/afalg-policy/afalg-policy/internal/yamltext"
 )
 
@@ -34,20 +35,20 @@ type ignored struct {
 	used bool
 }
 
-// ReadIgnore reads an ignore file, where Standard is stdin; warnings name the
-// entries that hold no more today. The error is a *profile.NamedError.
+// ReadIgnore reads an ignore file, where source.Standard is stdin; warnings name
+// the entries that hold no more today. The error is a *profile.NamedError.
 func ReadIgnore(stdin io.Reader, name string, today time.Time) (list IgnoreFile, warnings []string, err error) {
-	text, err := ReadNamed(stdin, name, policy.MaxSize)
+	text, err := source.ReadNamed(stdin, name, policy.MaxSize)
 	if err == nil {
 		list, err = parseIgnore(text)
 	}
 	if err != nil {
-		return IgnoreFile{}, nil, &profile.NamedError{Name: "ignore file " + ShownName(name), Err: err}
+		return IgnoreFile{}, nil, &profile.NamedError{Name: "ignore file " + source.ShownName(name), Err: err}
 	}
 	list.entries = slices.DeleteFunc(list.entries, func(i *ignored) bool {
 		expired := !i.last.IsZero() && today.After(i.last)
 		if expired {
-			warnings = append(warnings, fmt.Sprintf("%s:%d: the entry for %s expired on %s, and holds no more", ShownName(name), i.line, i.rule, i.expires))
+			warnings = append(warnings, fmt.Sprintf("%s:%d: the entry for %s expired on %s, and holds no more", source.ShownName(name), i.line, i.rule, i.expires))
 		}
 		return expired
 	})

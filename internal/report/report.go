@@ -3,8 +3,7 @@
 // (Filters, Comparison, Host), what the running kernel answered (Probe), how far
 // platforms are (Status). Each value has a form in JSON, which is a contract, and
 // one as text; Filters has one in SARIF too. Questions about filters are asked here
-// as well: of profiles and programs that a Reader reads, of processes, and of all
-// processes of a host.
+// as well: of those that package source finds, and of all processes of a host.
 package report
 
 import (

@@ -10,6 +10,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 	"github.com/afalg-policy/afalg-policy/internal/live"
+	"github.com/afalg-policy/afalg-policy/internal/report/source"
 	"github.com/afalg-policy/afalg-policy/internal/term"
 )
 
@@ -54,9 +55,9 @@ func TestReadBack(t *testing.T) {
 	}
 }
 
-func sourcesOf(t *testing.T, name string) []Source {
+func sourcesOf(t *testing.T, name string) []source.Source {
 	t.Helper()
-	var r Reader
+	var r source.Reader
 	in := r.Read([]string{name}, nil)
 	if len(in.Broken) > 0 {
 		t.Fatal(in.Broken)
@@ -70,7 +71,7 @@ func hostOf(t *testing.T, v verify.Verdict) *Host {
 	stack := &live.Stack{ID: "0123456789abcdef", Mode: live.Filtered}
 	h := live.Snapshot{Processes: []live.Process{{PID: 7, Command: "one", Threads: []live.Thread{{TID: 7, Stack: stack}}}}}
 	stacks := stacksOf(h, nil)
-	if err := stacks[0].decide(Source{}, func(Source) ([]verify.Verdict, error) { return []verify.Verdict{v}, nil }); err != nil {
+	if err := stacks[0].decide(source.Source{}, func(source.Source) ([]verify.Verdict, error) { return []verify.Verdict{v}, nil }); err != nil {
 		t.Fatal(err)
 	}
 	return reportHost(h, "amd64", stacks, nil)
@@ -79,7 +80,7 @@ func hostOf(t *testing.T, v verify.Verdict) *Host {
 // Where nothing was asked, nothing is closed or equal.
 func TestNothingAsked(t *testing.T) {
 	var memo verify.Memo
-	r, err := Questions{}.Ask(Input{}, &memo)
+	r, err := Questions{}.Ask(source.Input{}, &memo)
 	if err != nil || r.Verdict != Undecided {
 		t.Errorf("no filter is %s, %v", r.Verdict, err)
 	}

@@ -1,4 +1,8 @@
-package report
+// Package source finds the filters that are to be asked: those that profiles and
+// dumps of programs in files make (Reader), and those that running processes are
+// under (FromProcess, FromContainer). Where a filter comes from makes no
+// difference to a question about it.
+package source
 
 import (
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
@@ -6,9 +10,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 )
 
-// Source is a filter to ask, and where it comes from. The readers of
-// profiles, of dumps and of running processes return sources; from there on
-// they are alike.
+// Source is a filter to ask, and where it comes from.
 type Source struct {
 	Name    string // what the user named: "seccomp.json", "pid 4711"
 	File    string // of which it is one profile; "" if it is no file
@@ -21,9 +23,11 @@ type Source struct {
 	ABIs   []afalg.ABI // to ask about, of one byte order; never empty
 }
 
-func (s Source) endian() cbpf.Endian { return cbpf.EndianOf(s.ABIs[0].BigEndian()) }
+// Endian returns the byte order of the machine.
+func (s Source) Endian() cbpf.Endian { return cbpf.EndianOf(s.ABIs[0].BigEndian()) }
 
-func (s Source) instructions() (n int) {
+// Instructions counts those of all programs.
+func (s Source) Instructions() (n int) {
 	for _, p := range s.Filter {
 		n += len(p)
 	}
@@ -32,9 +36,8 @@ func (s Source) instructions() (n int) {
 
 // Finding is a finding in a file.
 type Finding struct {
-	File string `json:"file"`
+	File string
 	verify.Finding
-	Ignored string `json:"ignored,omitempty"` // the reason, of the ignore file
 }
 
 // Input is what is asked: sources, in the order of the names that they are of,
@@ -73,7 +76,7 @@ func (in *Input) AddRunning(sources []Source) error {
 // lintFilter adds what is wrong with programs that have no text.
 func (in *Input) lintFilter(s Source) error {
 	for _, p := range s.Filter {
-		in.addFindings(s.Name, verify.LintProgram(p, s.endian()))
+		in.addFindings(s.Name, verify.LintProgram(p, s.Endian()))
 	}
 	found, err := verify.LintListener(s.Filter, s.ABIs, verify.Directly)
 	in.addFindings(s.Name, found)

@@ -1,21 +1,17 @@
-package report
+package source
 
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"strconv"
 	"strings"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
-	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
-	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/live"
 )
 
 // FromProcess reads the filters of a running process: one source for each distinct
-// stack that its threads are under. Errors are those of live.Read, and a
-// *hosterr.Error where this machine is not known.
+// stack that its threads are under. Errors are those of
+// live.Read and live.Machine.
 func FromProcess(pid int) ([]Source, error) {
 	return fromProcess(pid, fmt.Sprintf("process %d", pid))
 }
@@ -35,7 +31,7 @@ func fromProcess(pid int, name string) ([]Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	machine, abis, err := thisMachine()
+	machine, abis, err := live.Machine()
 	if err != nil {
 		return nil, err
 	}
@@ -66,18 +62,4 @@ func threadList(tids []int) string {
 		return "thread " + texts[0]
 	}
 	return text
-}
-
-// thisMachine is the machine whose kernel runs the filters that it shows. A
-// kernel takes calls by all of its ABIs, whatever a filter's author thought of.
-func thisMachine() (string, []afalg.ABI, error) {
-	arch, err := profile.ArchByName(runtime.GOARCH)
-	if err != nil {
-		return "", nil, hosterr.Errorf("verify running processes: %w", err)
-	}
-	abis := afalg.Machine(string(arch))
-	if abis == nil {
-		return "", nil, hosterr.Errorf("verify running processes: the system calls of %s are not known", runtime.GOARCH)
-	}
-	return runtime.GOARCH, abis, nil
 }
