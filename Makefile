@@ -23,22 +23,22 @@ demo: build ## every target of a shipped policy, and a container with and withou
 .PHONY: test
 test: build ## the tests on this machine, in boxes, and on Debian's kernels
 	scripts/install lint test vm
-	go run ./scripts/check
+	go run ./scripts/check $@
 
 .PHONY: test-all
 test-all: build ## what takes long besides: attacks, mutants, faults, each platform whole
 	scripts/install test vm
-	go run ./scripts/check -long
+	go run ./scripts/check $@
 
 .PHONY: test-fast
 test-fast: ## the quick tests on this machine
 	scripts/install build test
-	go run ./scripts/check -fast
+	go run ./scripts/check $@
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck, known vulnerabilities, shell scripts
 	scripts/install build lint
-	go run ./scripts/check -lint
+	go run ./scripts/check $@
 
 .PHONY: box
 box: build ## a shell in a throw-away machine of namespaces

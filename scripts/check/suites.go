@@ -7,16 +7,11 @@ import (
 	"strings"
 )
 
-// work is checks, tests, or both.
-type work struct {
-	checks, online bool
-	suites         []suite
-}
-
 // suite is one run of go test.
 type suite struct {
-	name            string
-	race, short, vm bool
+	name        string
+	race, short bool
+	tag         string
 	// run and skip are patterns of names. packages are the packages to test, by
 	// their folders, and but those to leave out; no packages means all.
 	run, skip     string
@@ -28,9 +23,11 @@ const (
 	long     = "^(Test|Fuzz)Long"
 	inBoxes  = "^TestBox"
 	atOnce   = "^(Test(Agent|RunInParallel|RunLog).*|TestConcurrent)$"
+	online   = "^TestLint$/^govulncheck$" // asks a host other than package registries
 	commands = "cmd/afalg-policy"
 	learning = "internal/learn"
 	machines = "internal/vmtest"
+	own      = "scripts/check"
 )
 
 // concurrent lists the packages that do several things at once. The race
@@ -39,28 +36,25 @@ const (
 // of a recorder with many users.
 var concurrent = []string{
 	"internal/agent", "internal/broker", "internal/launch", "internal/live", "internal/notify", "internal/parallel", "internal/report",
-	"internal/filter/seccomp", "internal/subject", "internal/telemetry", "scripts/check",
+	"internal/filter/seccomp", "internal/subject", "internal/telemetry", own,
 }
 
-func depth(fast, deep, lint bool) work {
-	switch {
-	case lint:
-		return work{checks: true, online: true}
-	case fast:
-		return work{suites: []suite{{name: "quick tests", short: true, skip: long}}}
-	case deep:
-		return work{suites: []suite{
-			{name: "long tests", run: long},
-			{name: "long tests in virtual machines", vm: true, run: long, packages: []string{machines}},
-		}}
-	}
-	return work{checks: true, suites: []suite{
+// targets has the suites of each make target.
+var targets = map[string][]suite{
+	"lint":      {{name: "linters", tag: "lint", run: "^TestLint", packages: []string{own}}},
+	"test-fast": {{name: "quick tests", short: true, skip: long}},
+	"test": {
+		{name: "linters", tag: "lint", run: "^TestLint", skip: online, packages: []string{own}},
 		{name: "tests of what is concurrent, race detector", race: true, skip: long, packages: concurrent},
 		{name: "tests of what is used at once, race detector", race: true, run: atOnce, packages: []string{commands, learning}},
 		{name: "all other tests", skip: long + "|" + atOnce, but: concurrent},
-		{name: "tests in boxes", vm: true, run: inBoxes, skip: long, packages: []string{"internal/testing/box", machines}},
-		{name: "tests in virtual machines", vm: true, skip: long + "|" + inBoxes + "|^TestMeasured", packages: []string{machines}},
-	}}
+		{name: "tests in boxes", tag: "vm", run: inBoxes, skip: long, packages: []string{"internal/testing/box", machines}},
+		{name: "tests in virtual machines", tag: "vm", skip: long + "|" + inBoxes + "|^TestMeasured", packages: []string{machines}},
+	},
+	"test-all": {
+		{name: "long tests", run: long},
+		{name: "long tests in virtual machines", tag: "vm", run: long, packages: []string{machines}},
+	},
 }
 
 // args returns the arguments of go test.
@@ -68,14 +62,17 @@ func (s suite) args() ([]string, error) {
 	// The time-out is the last resort against a test that hangs. No machine is
 	// too slow for it.
 	args := []string{"-count=1", "-timeout=80m"}
-	for flag, on := range map[string]bool{"-race": s.race, "-short": s.short, "-tags=vm": s.vm, "-parallel=3": s.vm, "-run=" + s.run: s.run != "", "-skip=" + s.skip: s.skip != ""} {
+	for flag, on := range map[string]bool{"-race": s.race, "-short": s.short, "-tags=" + s.tag: s.tag != "", "-parallel=3": s.tag == "vm", "-run=" + s.run: s.run != "", "-skip=" + s.skip: s.skip != ""} {
 		if on {
 			args = append(args, flag)
 		}
 	}
 	slices.Sort(args)
+	for _, p := range s.packages {
+		args = append(args, "./"+p)
+	}
 	if len(s.packages) > 0 {
-		return append(args, folders(s.packages)...), nil
+		return args, nil
 	}
 	listed, err := exec.Command("go", "list", "-f", "{{.ImportPath}} {{.Module.Path}}", "./...").Output()
 	if err != nil {
@@ -88,12 +85,4 @@ func (s suite) args() ([]string, error) {
 		}
 	}
 	return args, nil
-}
-
-func folders(packages []string) []string {
-	var paths []string
-	for _, p := range packages {
-		paths = append(paths, "./"+p)
-	}
-	return paths
 }

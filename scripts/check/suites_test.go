@@ -79,11 +79,14 @@ func (s source) tests() []string {
 // has reports whether a suite runs a test.
 func (s suite) has(from source, name string) bool {
 	built := from.tags == nil || from.tags.Eval(func(tag string) bool {
-		return tag == "vm" && s.vm || tag == "race" && s.race || tag == runtime.GOARCH || tag == runtime.GOOS
+		return tag == s.tag || tag == "race" && s.race || tag == runtime.GOARCH || tag == runtime.GOOS
 	})
 	asked := len(s.packages) == 0 && !slices.Contains(s.but, from.pkg) || slices.Contains(s.packages, from.pkg)
 	return built && asked && regexp.MustCompile(s.run).MatchString(name) && (s.skip == "" || !regexp.MustCompile(s.skip).MatchString(name))
 }
+
+// depths are the make targets between which the tests are divided.
+var depths = map[string]bool{"test": false, "test-all": true}
 
 // TestDepths checks that each test is run once: by make test or, if its name
 // says so, by make test-all.
@@ -94,9 +97,9 @@ func TestDepths(t *testing.T) {
 		for _, name := range from.tests() {
 			isLong := names.MatchString(name)
 			seen[isLong]++
-			for _, deep := range []bool{false, true} {
+			for target, deep := range depths {
 				var by []string
-				for _, s := range depth(false, deep, false).suites {
+				for _, s := range targets[target] {
 					if s.has(from, name) {
 						by = append(by, s.name)
 					}
@@ -122,11 +125,11 @@ func TestPackagesExist(t *testing.T) {
 	for _, s := range sources(t) {
 		all[s.pkg] = true
 	}
-	for _, deep := range []bool{false, true} {
-		for _, s := range depth(false, deep, false).suites {
+	for target, suites := range targets {
+		for _, s := range suites {
 			for _, p := range slices.Concat(s.packages, s.but) {
 				if !all[p] {
-					t.Errorf("%s: there is no package %s", s.name, p)
+					t.Errorf("make %s, %s: there is no package %s", target, s.name, p)
 				}
 			}
 		}
