@@ -72,10 +72,11 @@ func benchDocker(rounds int, t table.Writer) error {
 	if err != nil {
 		return err
 	}
-	doc, err := verify.ReadDocument(src)
+	docs, err := verify.ReadDocuments(src)
 	if err != nil {
 		return err
 	}
+	doc := docs[0]
 	host := profile.Host{Arch: specs.ArchX86_64, Caps: profile.DefaultCaps()}
 	programs := map[seccomp.Runtime]cbpf.Program{}
 	for _, r := range seccomp.Runtimes() {

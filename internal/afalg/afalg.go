@@ -10,11 +10,6 @@ import "golang.org/x/sys/unix"
 // (include/linux/socket.h).
 const Family = unix.AF_ALG
 
-// MaxFamily is one above the largest family that any kernel so far defines
-// (AF_MAX is 46 in Linux 6.x). A comparison of two filters distinguishes the
-// families up to it.
-const MaxFamily = 64
-
 // Type is salg_type: the kind of algorithm that a socket is bound to.
 type Type string
 

@@ -4,7 +4,6 @@
 package kernel
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -12,36 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotSupported is wrapped by every error that says that this kernel lacks a
-// feature.
-var ErrNotSupported = errors.New("not supported by this kernel")
-
-// NotSupportedError names a feature that the kernel is too old for.
-type NotSupportedError struct {
-	Feature string
-	Have    string // the release of the running kernel
-	Min     Version
-}
-
-func (e *NotSupportedError) Error() string {
-	return fmt.Sprintf("%s: %v: it has been there since Linux %s, this is %s", e.Feature, ErrNotSupported, e.Min, e.Have)
-}
-
-func (e *NotSupportedError) Unwrap() error { return ErrNotSupported }
-
 // Version is the part of a release by which features are known.
 type Version struct{ Major, Minor int }
 
 func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
-// AtLeast reports whether v is min or newer.
-func (v Version) AtLeast(min Version) bool {
+// atLeast reports whether v is min or newer.
+func (v Version) atLeast(min Version) bool {
 	return v.Major > min.Major || v.Major == min.Major && v.Minor >= min.Minor
 }
 
-// ParseRelease reads the version at the start of a release such as
+// parseRelease reads the version at the start of a release such as
 // "6.12.0-rc1-amd64" or "6.1".
-func ParseRelease(release string) (Version, error) {
+func parseRelease(release string) (Version, error) {
 	major, rest, ok := strings.Cut(release, ".")
 	if !ok {
 		return Version{}, fmt.Errorf("kernel release %q: no version at its start", release)
@@ -66,8 +48,7 @@ func Release() (string, error) {
 	return unix.ByteSliceToString(u.Release[:]), nil
 }
 
-// Require returns a *NotSupportedError unless the running kernel is min or
-// newer.
+// Require returns an error unless the running kernel is min or newer.
 func Require(feature string, min Version) error {
 	release, err := Release()
 	if err != nil {
@@ -77,12 +58,12 @@ func Require(feature string, min Version) error {
 }
 
 func require(feature string, min Version, release string) error {
-	have, err := ParseRelease(release)
+	have, err := parseRelease(release)
 	if err != nil {
 		return err
 	}
-	if !have.AtLeast(min) {
-		return &NotSupportedError{feature, release, min}
+	if !have.atLeast(min) {
+		return fmt.Errorf("%s: not supported by this kernel: it has been there since Linux %s, this is %s", feature, min, release)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -22,9 +21,9 @@ func TestParseRelease(t *testing.T) {
 		{"6.", Version{}, `kernel release "6.": no version at its start`},
 		{"linux.6", Version{}, `kernel release "linux.6": no version at its start`},
 	} {
-		got, err := ParseRelease(tt.release)
+		got, err := parseRelease(tt.release)
 		if text := errorText(err); got != tt.want || text != tt.err {
-			t.Errorf("ParseRelease(%q) = %v, %q, want %v, %q", tt.release, got, text, tt.want, tt.err)
+			t.Errorf("parseRelease(%q) = %v, %q, want %v, %q", tt.release, got, text, tt.want, tt.err)
 		}
 	}
 }
@@ -49,9 +48,6 @@ func TestRequire(t *testing.T) {
 		err := require(feature, Version{5, 19}, tt.release)
 		if errorText(err) != tt.want {
 			t.Errorf("%s: got %v, want %q", tt.release, err, tt.want)
-		}
-		if err != nil && !errors.Is(err, ErrNotSupported) {
-			t.Errorf("%s: %v does not wrap ErrNotSupported", tt.release, err)
 		}
 	}
 	if err := Require("Linux", Version{3, 0}); err != nil {

@@ -112,21 +112,21 @@ allow:
 // uses.
 func TestBoundIsBounded(t *testing.T) {
 	r := &Recorder{}
-	for i := range 2 * MaxBound {
+	for i := range 2 * maxBound {
 		r.Bound(use(fmt.Sprintf("/%s\n%d", strings.Repeat("\u202e", 1000), i), hexA, "hash:"+strings.Repeat("n", 100)))
 	}
-	for i := range MaxUnexpressed {
-		r.Used(use(fmt.Sprintf("/%s\n%d", strings.Repeat("\u202e", 1000), i+MaxBound), hexA, "hash:x"))
+	for i := range maxUnexpressed {
+		r.Used(use(fmt.Sprintf("/%s\n%d", strings.Repeat("\u202e", 1000), i+maxBound), hexA, "hash:x"))
 	}
 	r.Used(use("/bin/a", hexA, "hash:sha1"))
-	if list, more := r.Unused(); len(list) != MaxBound || more != MaxBound {
+	if list, more := r.Unused(); len(list) != maxBound || more != maxBound {
 		t.Errorf("%d listed, %d more", len(list), more)
 	}
 	if p := load(t, r); len(p.Rules) != 1 {
 		t.Errorf("%d rules", len(p.Rules))
 	}
 	text := string(r.File("p", ""))
-	if line := fmt.Sprintf("\n# - and %d more\nversion: 1\n", 2*MaxBound-maxListed); strings.Count(text, line) != 1 {
+	if line := fmt.Sprintf("\n# - and %d more\nversion: 1\n", 2*maxBound-maxListed); strings.Count(text, line) != 1 {
 		t.Errorf("no line %q", line)
 	}
 	for line := range strings.Lines(text) {

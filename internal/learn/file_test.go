@@ -37,11 +37,11 @@ name: p
 
 func TestFileCommentIsBounded(t *testing.T) {
 	r := &Recorder{}
-	for i := range 2 * MaxUnexpressed {
+	for i := range 2 * maxUnexpressed {
 		r.Used(use(fmt.Sprintf("/%s\n%d", strings.Repeat("\u202e", 1000), i), hexA, "hash:"+strings.Repeat("n", 100)))
 	}
 	load(t, r)
-	if len(r.Unexpressed()) != MaxUnexpressed || r.Lost() != MaxUnexpressed {
+	if len(r.Unexpressed()) != maxUnexpressed || r.Lost() != maxUnexpressed {
 		t.Errorf("%d unexpressed, %d lost", len(r.Unexpressed()), r.Lost())
 	}
 	text := string(r.File("p", strings.Repeat("made ", 10_000)))
@@ -61,15 +61,15 @@ func TestFileCommentIsBounded(t *testing.T) {
 
 func TestFullOfUses(t *testing.T) {
 	r := &Recorder{}
-	for i := range MaxUses + 5 {
+	for i := range maxUses + 5 {
 		r.Used(use("/bin/a", hexA, fmt.Sprintf("hash:h%d", i)))
 	}
 	r.Used(use("/bin/a", hexA, "hash:h0")) // known: not lost
 	p := load(t, r)
-	if r.Lost() != 5 || len(p.Rules) != 1 || len(p.Rules[0].Algorithms) != MaxUses {
+	if r.Lost() != 5 || len(p.Rules) != 1 || len(p.Rules[0].Algorithms) != maxUses {
 		t.Errorf("%d lost, %d rules", r.Lost(), len(p.Rules))
 	}
-	if !decide(p, use("/bin/a", hexA, "hash:h0"), true) || decide(p, use("/bin/a", hexA, fmt.Sprintf("hash:h%d", MaxUses)), true) {
+	if !decide(p, use("/bin/a", hexA, "hash:h0"), true) || decide(p, use("/bin/a", hexA, fmt.Sprintf("hash:h%d", maxUses)), true) {
 		t.Error("another use than the last was lost")
 	}
 }
@@ -92,7 +92,7 @@ func TestFullOfText(t *testing.T) {
 					r.Used(use(fmt.Sprintf("/%s%d/%s", tt.padding, i, strings.Repeat("r", 64)), hexA, string(typ)+":"+strings.Repeat("a", 40)))
 				}
 			}
-			for i := range MaxUnexpressed {
+			for i := range maxUnexpressed {
 				r.Used(use(fmt.Sprintf("/\n%s%d", tt.padding, i), hexA, "hash:sha1"))
 			}
 			if r.Lost() == 0 {

@@ -21,9 +21,9 @@ import (
 // Limits of a Recorder. A workload chooses its uses, so it must not be able to
 // fill the memory, or a policy beyond what a parser reads.
 const (
-	MaxUses        = policy.MaxRules // different uses that go into the policy
-	MaxUnexpressed = 1_000           // different uses that cannot
-	MaxBound       = 1_000           // different binds whose use is not recorded
+	maxUses        = policy.MaxRules // different uses that go into the policy
+	maxUnexpressed = 1_000           // different uses that cannot
+	maxBound       = 1_000           // different binds whose use is not recorded
 	maxComment     = 128 << 10       // bytes of the comment that heads the file
 	maxRules       = policy.MaxSize - maxComment - 1<<10
 )
@@ -65,7 +65,7 @@ func (r *Recorder) Bound(u Use) {
 	defer r.mu.Unlock()
 	switch {
 	case r.bound[u] || r.uses[u] || r.unexpressed[u] != nil:
-	case len(r.bound) == MaxBound:
+	case len(r.bound) == maxBound:
 		r.lostBound++
 	default:
 		if r.bound == nil {
@@ -111,7 +111,7 @@ func (r *Recorder) add(u Use, reason string) bool {
 		r.uses, r.binaries, r.unexpressed = map[Use]bool{}, map[binary]bool{}, map[Use]*Unexpressed{}
 	}
 	if reason != "" {
-		if len(r.unexpressed) == MaxUnexpressed {
+		if len(r.unexpressed) == maxUnexpressed {
 			return false
 		}
 		r.unexpressed[u] = &Unexpressed{u, reason, 1}
@@ -122,7 +122,7 @@ func (r *Recorder) add(u Use, reason string) bool {
 	if !r.binaries[b] {
 		size += ruleSize(b)
 	}
-	if len(r.uses) == MaxUses || size > maxRules {
+	if len(r.uses) == maxUses || size > maxRules {
 		return false
 	}
 	r.size, r.binaries[b], r.uses[u] = size, true, true

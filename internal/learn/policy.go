@@ -93,7 +93,7 @@ func newNamer() *namer {
 
 // rule names a rule after an executable: "iwd", "iwd-2".
 func (n *namer) rule(binary string) string {
-	const number = len("-99999") // far above MaxUses
+	const number = len("-99999") // far above maxUses
 	base := strings.TrimRight(slug(path.Base(binary), "-", policy.MaxName-number, "binary"), "-")
 	name := base
 	for i := max(n.last[base], 1) + 1; n.used[name]; i++ {

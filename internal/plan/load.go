@@ -102,8 +102,8 @@ func (l *loader) text(name string) ([]byte, error) {
 	if err == nil && len(src) > policy.MaxSize {
 		err = &bounded.TooLargeError{Limit: policy.MaxSize}
 	}
-	if l.total += len(src); err == nil && l.total > MaxTotal {
-		err = fmt.Errorf("more than %d KiB in all files", MaxTotal>>10)
+	if l.total += len(src); err == nil && l.total > maxTotal {
+		err = fmt.Errorf("more than %d KiB in all files", maxTotal>>10)
 	}
 	return src, err
 }
@@ -143,13 +143,13 @@ func (l *loader) include(from string, inc policy.Include, chain []string) *file 
 	}
 	f, seen := l.files[identity(name)]
 	switch {
-	case len(chain) > MaxDepth || f != nil && len(chain)+f.height > MaxDepth:
-		l.fail(inc.Pos, "include %s: more than %d includes deep", inc.Name, MaxDepth)
+	case len(chain) > maxDepth || f != nil && len(chain)+f.height > maxDepth:
+		l.fail(inc.Pos, "include %s: more than %d includes deep", inc.Name, maxDepth)
 		return nil
 	case seen:
 		return f
-	case len(l.files) >= MaxFiles:
-		l.fail(inc.Pos, "include %s: more than %d files in all", inc.Name, MaxFiles)
+	case len(l.files) >= maxFiles:
+		l.fail(inc.Pos, "include %s: more than %d files in all", inc.Name, maxFiles)
 		return nil
 	}
 	src, err := l.text(name)
@@ -176,7 +176,7 @@ func resolve(from, name string) (string, error) {
 }
 
 // identity makes the spellings of one path equal. It does not follow links: a
-// cycle through them ends at MaxDepth.
+// cycle through them ends at maxDepth.
 func identity(name string) string {
 	if strings.HasPrefix(name, policy.BuiltinPrefix) {
 		return name

@@ -257,14 +257,14 @@ func chain(n int) string {
 }
 
 func TestLoadDepth(t *testing.T) {
-	mustLoad(t, "0", chain(MaxDepth))
-	_, _, err := Load("0", archive(chain(MaxDepth+1)))
+	mustLoad(t, "0", chain(maxDepth))
+	_, _, err := Load("0", archive(chain(maxDepth+1)))
 	want := "8:3:11: include 9: more than 8 includes deep"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	// The chain is too long only by its second way.
-	_, _, err = Load("main", archive("-- main --\nversion: 1\nname: m\ninclude: ['1', '0']\n"+chain(MaxDepth)))
+	_, _, err = Load("main", archive("-- main --\nversion: 1\nname: m\ninclude: ['1', '0']\n"+chain(maxDepth)))
 	want = "0:3:11: include 1: more than 8 includes deep"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
@@ -274,10 +274,10 @@ func TestLoadDepth(t *testing.T) {
 func TestLoadFileLimit(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("-- main --\nversion: 1\nname: m\ninclude:\n")
-	for i := range MaxFiles {
+	for i := range maxFiles {
 		fmt.Fprintf(&b, "  - f%d\n", i)
 	}
-	for i := range MaxFiles {
+	for i := range maxFiles {
 		fmt.Fprintf(&b, "-- f%d --\nversion: 1\nname: f\n", i)
 	}
 	_, _, err := Load("main", archive(b.String()))

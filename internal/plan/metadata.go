@@ -18,22 +18,22 @@ import (
 // a file that others may have written: the agent looks up the grants in a
 // policy of its own.
 type Metadata struct {
-	Version int      `json:"version"` // MetadataVersion
+	Version int      `json:"version"` // metadataVersion
 	Policy  string   `json:"policy"`  // the policy of the profile, for people
 	Grants  []string `json:"grants"`  // names of the rules that the workload holds
 }
 
-// MetadataVersion is the only version so far.
-const MetadataVersion = 1
+// metadataVersion is the only version so far.
+const metadataVersion = 1
 
-// MaxMetadata bounds the text, in bytes.
-const MaxMetadata = 64 << 10
+// maxMetadata bounds the text, in bytes.
+const maxMetadata = 64 << 10
 
 // String is compact JSON of the current version, with the grants sorted and
 // each once. ParseMetadata accepts it unless a name is invalid or the text too
 // large.
 func (m Metadata) String() string {
-	m.Version = MetadataVersion
+	m.Version = metadataVersion
 	m.Grants = sortedBy(slices.Values(m.Grants), strings.Compare)
 	if m.Grants == nil {
 		m.Grants = []string{}
@@ -67,8 +67,8 @@ func parseMetadata(s string) (Metadata, error) {
 	if err := value(values, "version", "a whole number", &m.Version); err != nil {
 		return Metadata{}, err
 	}
-	if m.Version != MetadataVersion {
-		return Metadata{}, fmt.Errorf("version %d: this program reads version %d", m.Version, MetadataVersion)
+	if m.Version != metadataVersion {
+		return Metadata{}, fmt.Errorf("version %d: this program reads version %d", m.Version, metadataVersion)
 	}
 	if err := value(values, "policy", "text", &m.Policy); err != nil {
 		return Metadata{}, err
@@ -117,8 +117,8 @@ func members(s string) (map[string]json.RawMessage, error) {
 
 // checkJSON refuses anything but one JSON value of a bearable size.
 func checkJSON(s string) error {
-	if len(s) > MaxMetadata {
-		return fmt.Errorf("%d bytes; at most %d are read", len(s), MaxMetadata)
+	if len(s) > maxMetadata {
+		return fmt.Errorf("%d bytes; at most %d are read", len(s), maxMetadata)
 	}
 	if !utf8.ValidString(s) {
 		return errors.New("not UTF-8")

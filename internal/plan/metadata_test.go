@@ -114,7 +114,7 @@ func TestParseMetadataErrors(t *testing.T) {
 		`{"version":1,"policy":"","grants":["socketpair"]}`:      `grant "socketpair" is no name of a rule`,
 		`{"version":1,"policy":"","grants":["a\n"]}`:             `grant "a\n" is no name of a rule`,
 		grantsText(policy.MaxRules + 1):                          "10001 grants; a policy has 10000 rules at most",
-		strings.Repeat(" ", MaxMetadata+1):                       "65537 bytes; at most 65536 are read",
+		strings.Repeat(" ", maxMetadata+1):                       "65537 bytes; at most 65536 are read",
 	} {
 		m, err := ParseMetadata(text)
 		if err == nil || err.Error() != "listener metadata: "+want {
@@ -132,7 +132,7 @@ func TestParseMetadataLimits(t *testing.T) {
 		t.Errorf("%d grants, %v", len(most.Grants), err)
 	}
 	full := Metadata{}.String()
-	full += strings.Repeat(" ", MaxMetadata-len(full))
+	full += strings.Repeat(" ", maxMetadata-len(full))
 	if _, err := ParseMetadata(full); err != nil {
 		t.Error(err)
 	}
@@ -186,7 +186,7 @@ func FuzzMetadata(f *testing.F) {
 			t.Fatalf("%+v", m)
 		}
 		again, err := ParseMetadata(m.String())
-		if err != nil && len(m.String()) <= MaxMetadata {
+		if err != nil && len(m.String()) <= maxMetadata {
 			t.Fatalf("%v\nin %s", err, m)
 		}
 		if err == nil && !cmp.Equal(m, again) {
@@ -201,7 +201,7 @@ func checkWritten(t *testing.T, s string) {
 		return // JSON cannot hold it
 	}
 	m := Metadata{Version: 1, Policy: s, Grants: strings.Fields(s)}
-	good := len(m.String()) <= MaxMetadata &&
+	good := len(m.String()) <= maxMetadata &&
 		!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 	for _, name := range m.Grants {
 		good = good && policy.IsRuleName(name)

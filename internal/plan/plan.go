@@ -59,13 +59,13 @@ type Errno struct {
 // algorithm. Clients take the fallback that they already have.
 const (
 	DefaultSocketErrno = "EAFNOSUPPORT"
-	DefaultBindErrno   = "ENOENT"
+	defaultBindErrno   = "ENOENT"
 )
 
 // Limits on a policy with everything that it includes, besides policy.MaxSize
 // for each file and policy.MaxRules for all of them.
 const (
-	MaxDepth = 8 // includes in a chain, the named policy not counted
-	MaxFiles = 1_000
-	MaxTotal = 8 * policy.MaxSize // bytes of all files
+	maxDepth = 8 // includes in a chain, the named policy not counted
+	maxFiles = 1_000
+	maxTotal = 8 * policy.MaxSize // bytes of all files
 )

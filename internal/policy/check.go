@@ -201,7 +201,7 @@ func checkLabelKey(s string) error {
 	switch {
 	case s == "":
 		return errors.New("a key has at least one character")
-	case strings.HasPrefix(s, AskPrefix):
+	case strings.HasPrefix(s, askPrefix):
 		return errors.New("a container asks for rules with such a key, and asking grants nothing; name a key that the platform vouches for")
 	}
 	if err := checkPrintable(s, "a key"); err != nil {

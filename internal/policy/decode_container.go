@@ -64,7 +64,7 @@ func (d *decoder) grantedRules(n *yaml.Node) []GrantedRule {
 }
 
 func (d *decoder) socketcall(n *yaml.Node) string {
-	word, _ := d.constant(n, "value of socketcall", Socketcalls())
+	word, _ := d.constant(n, "value of socketcall", socketcalls())
 	return word
 }
 

@@ -132,7 +132,7 @@ type Containers struct {
 type Grant struct {
 	Pos         Pos               `json:"position,omitzero" jsonschema:"-"`
 	Rules       []GrantedRule     `json:"rules,omitempty"`      // none only if there is Socketcall
-	Socketcall  string            `json:"socketcall,omitempty"` // one of Socketcalls, or empty
+	Socketcall  string            `json:"socketcall,omitempty"` // one of socketcalls, or empty
 	Platforms   []string          `json:"platforms,omitempty"`  // of Platforms
 	Builds      bool              `json:"builds,omitempty"`     // condition: a step of an image build
 	Names       []string          `json:"names,omitempty"`
@@ -165,10 +165,10 @@ func Unconfineds() []string { return []string{"refuse", "harden", "allow"} }
 // sockets, to the agent.
 const SocketcallBroker = "broker"
 
-// Socketcalls lists the values that a grant can have for socketcall. Keeping it
+// socketcalls lists the values that a grant can have for socketcall. Keeping it
 // as it is would open AF_ALG whole, and no grant does that.
-func Socketcalls() []string { return []string{SocketcallBroker} }
+func socketcalls() []string { return []string{SocketcallBroker} }
 
-// AskPrefix begins the keys of labels and annotations with which a container
+// askPrefix begins the keys of labels and annotations with which a container
 // asks for rules. They are no conditions: anybody can ask.
-const AskPrefix = "io.afalg-policy."
+const askPrefix = "io.afalg-policy."

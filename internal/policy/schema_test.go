@@ -251,7 +251,7 @@ func (trueShape) JSONSchema() *generator.Schema {
 }
 
 func (unconfinedShape) JSONSchema() *generator.Schema { return enum(Unconfineds()) }
-func (socketcallShape) JSONSchema() *generator.Schema { return enum(Socketcalls()) }
+func (socketcallShape) JSONSchema() *generator.Schema { return enum(socketcalls()) }
 func (platformShape) JSONSchema() *generator.Schema   { return enum(Platforms()) }
 func (containerShape) JSONSchema() *generator.Schema {
 	return pattern(container().String(), maxContainer)
@@ -265,7 +265,7 @@ func (imageShape) JSONSchema() *generator.Schema {
 
 func (labelsShape) JSONSchema() *generator.Schema {
 	key := pattern("", maxLabelKey)
-	key.Not = &generator.Schema{Pattern: "^" + regexp.QuoteMeta(AskPrefix)}
+	key.Not = &generator.Schema{Pattern: "^" + regexp.QuoteMeta(askPrefix)}
 	value := &generator.Schema{Type: "string", MaxLength: length(maxLabelValue)}
 	return &generator.Schema{Type: "object", MinProperties: length(1), PropertyNames: key, AdditionalProperties: value}
 }

@@ -16,9 +16,9 @@ import (
 // ErrNoManager means that no systemd runs here that could be asked.
 var ErrNoManager = errors.New("no systemd runs here")
 
-// Properties are asked of every unit: its restrictions, the files that set
+// properties are asked of every unit: its restrictions, the files that set
 // them, and the settings that show which processes a filter stops.
-var Properties = []string{
+var properties = []string{
 	"Id", "LoadState", "Transient", "RestrictAddressFamilies", "FragmentPath", "DropInPaths",
 	"MainPID", "NeedDaemonReload", "User", "CapabilityBoundingSet", "NoNewPrivileges",
 	"LockPersonality", "MemoryDenyWriteExecute", "PrivateDevices", "ProtectClock", "ProtectHostname",
@@ -50,7 +50,7 @@ func ask(ctx context.Context, edit func(block string) (string, error)) ([]byte, 
 	}
 	var blocks []string
 	for chunk := range slices.Chunk(names, 200) { // a command line has its limits
-		shown, err := systemctl(ctx, append([]string{"show", "--property=" + strings.Join(Properties, ","), "--"}, chunk...)...)
+		shown, err := systemctl(ctx, append([]string{"show", "--property=" + strings.Join(properties, ","), "--"}, chunk...)...)
 		if err != nil {
 			return nil, err
 		}

@@ -6,14 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RejectedError says why the kernel would refuse a program. The kernel itself
+// rejectedError says why the kernel would refuse a program. The kernel itself
 // only says EINVAL.
-type RejectedError struct {
+type rejectedError struct {
 	PC     int // index of the instruction, -1 for the program as a whole
 	Reason string
 }
 
-func (e *RejectedError) Error() string {
+func (e *rejectedError) Error() string {
 	if e.PC < 0 {
 		return "the kernel rejects this filter: " + e.Reason
 	}
@@ -22,21 +22,21 @@ func (e *RejectedError) Error() string {
 
 // Check accepts exactly the programs that seccomp(2) accepts: those that pass
 // bpf_check_classic (net/core/filter.c) and then seccomp_check_filter
-// (kernel/seccomp.c). The error is a *RejectedError.
+// (kernel/seccomp.c). The error is a *rejectedError.
 func (p Program) Check() error {
 	if len(p) == 0 {
-		return &RejectedError{-1, "it is empty"}
+		return &rejectedError{-1, "it is empty"}
 	}
 	if len(p) > MaxInstructions {
-		return &RejectedError{-1, fmt.Sprintf("%d instructions, more than %d", len(p), MaxInstructions)}
+		return &rejectedError{-1, fmt.Sprintf("%d instructions, more than %d", len(p), MaxInstructions)}
 	}
 	for pc := range p {
 		if reason := p.checkInstruction(pc); reason != "" {
-			return &RejectedError{pc, reason}
+			return &rejectedError{pc, reason}
 		}
 	}
 	if last := p[len(p)-1].Code; last != opRet && last != opRetA {
-		return &RejectedError{len(p) - 1, "the last instruction must be a return"}
+		return &rejectedError{len(p) - 1, "the last instruction must be a return"}
 	}
 	return p.checkScratch()
 }
@@ -91,7 +91,7 @@ func (p Program) checkScratch() error {
 			written |= 1 << in.K
 		case in.Code == opLoadMem || in.Code == opLoadXMem:
 			if written&(1<<in.K) == 0 {
-				return &RejectedError{pc, fmt.Sprintf("scratch word %d is read before it is written", in.K)}
+				return &rejectedError{pc, fmt.Sprintf("scratch word %d is read before it is written", in.K)}
 			}
 		case class(in.Code) == unix.BPF_JMP:
 			for _, to := range p.successors(pc) {

@@ -40,7 +40,7 @@ func TestCheckReasons(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			err := tt.program.Check()
-			var rejected *RejectedError
+			var rejected *rejectedError
 			if want := "the kernel rejects this filter: " + tt.want; !errors.As(err, &rejected) || err.Error() != want {
 				t.Errorf("got  %v\nwant %s", err, want)
 			}

@@ -49,7 +49,6 @@ const (
 	arg0High
 	NumFields = arg0High + 14
 	IPHigh    = NumFields - 2
-	IPLow     = NumFields - 1
 )
 
 // ArgHigh is the upper half of argument i, 0 to 5.

@@ -54,7 +54,7 @@ func (p Program) Run(d Data, e Endian) (Action, int, error) {
 	for pc := 0; pc >= 0 && pc < len(p); executed++ {
 		in := p[pc]
 		if reason := p.checkInstruction(pc); reason != "" {
-			return 0, 0, &RejectedError{pc, reason}
+			return 0, 0, &rejectedError{pc, reason}
 		}
 		switch {
 		case in.Code == opRet:
@@ -74,7 +74,7 @@ func (p Program) Run(d Data, e Endian) (Action, int, error) {
 		}
 		pc++
 	}
-	return 0, 0, &RejectedError{len(p) - 1, "the last instruction must be a return"}
+	return 0, 0, &rejectedError{len(p) - 1, "the last instruction must be a return"}
 }
 
 func divides(code uint16) bool { return operation(code) == unix.BPF_DIV }

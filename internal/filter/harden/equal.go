@@ -16,16 +16,16 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 )
 
-// UnequalError says that a hardened profile would change more than the gaps
+// unequalError says that a hardened profile would change more than the gaps
 // name. Nothing is written then.
-type UnequalError struct {
+type unequalError struct {
 	Runtime    seccomp.Runtime
 	Level      int
 	Difference cbpf.Difference
 	more       bool // the result permits more, inside what the gaps name
 }
 
-func (e *UnequalError) Error() string {
+func (e *unequalError) Error() string {
 	d := e.Difference
 	where := fmt.Sprintf("with %s (libseccomp %s, level %d)", e.Runtime, seccomp.Version(), e.Level)
 	switch {
@@ -59,7 +59,7 @@ func (p pair) proveEqual(c closing, ch change, after *seccomp.Program, r seccomp
 	abis := verify.Admitted(after)
 	e := cbpf.EndianOf(abis[0].BigEndian())
 	a, b := cbpf.Program(before.Insns), cbpf.Program(after.Insns)
-	refused := func(d cbpf.Difference, more bool) error { return &UnequalError{r, after.Level, d, more} }
+	refused := func(d cbpf.Difference, more bool) error { return &unequalError{r, after.Level, d, more} }
 	d, err := verify.Compare(cbpf.Filter{a}, cbpf.Filter{b}, e, append(regionsOf(departures, abis), moved...)...)
 	if err != nil {
 		return fmt.Errorf("comparing with the base: %w", err)

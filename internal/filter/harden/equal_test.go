@@ -127,12 +127,12 @@ func TestUnequalIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	replace(hardened, "read")
-	unequal, ok := errors.AsType[*UnequalError](proof())
+	unequal, ok := errors.AsType[*unequalError](proof())
 	if !ok || unequal.Difference.Equal != cbpf.No || unequal.Difference.Witness.Nr != 0 && unequal.Difference.Witness.Nr != 3 {
 		t.Errorf("without read: %v", unequal)
 	}
 	hardened.Syscalls = append(hardened.Syscalls, rule(specs.ActAllow, "read"), rule(specs.ActAllow, "socket", equals(40)))
-	if unequal, ok = errors.AsType[*UnequalError](proof()); !ok || unequal.Difference.Witness.Args[0] != 40 {
+	if unequal, ok = errors.AsType[*unequalError](proof()); !ok || unequal.Difference.Witness.Args[0] != 40 {
 		t.Errorf("with AF_VSOCK: %v", unequal)
 	}
 }

@@ -296,9 +296,9 @@ func TestMiscompiledShape(t *testing.T) {
 	}
 	c := closing{families: []uint32{unix.AF_ALG}, errno: errno, socketcall: SocketcallDeny}
 	err := prove(p, hostOf(specs.ArchX86_64), c)
-	open, ok := err.(*OpenError)
+	open, ok := err.(*openError)
 	if !ok || open.Verdict.Call.Route != afalg.RouteSocket || open.Verdict.Witness == nil {
-		t.Fatalf("got %v, want an OpenError for the route socket with a witness", err)
+		t.Fatalf("got %v, want an openError for the route socket with a witness", err)
 	}
 	fixed, _, err := rewrite(p, c)
 	if err != nil {

@@ -86,7 +86,7 @@ func (c closing) proveProgram(program *seccomp.Program, r seccomp.Runtime, allow
 	case err != nil:
 		return fmt.Errorf("proving the program of %s: %w", r, err)
 	case open != nil:
-		return &OpenError{Runtime: r, Level: program.Level, Family: open.family, Verdict: open.verdict}
+		return &openError{Runtime: r, Level: program.Level, Family: open.family, Verdict: open.verdict}
 	}
 	return nil
 }
@@ -151,9 +151,9 @@ func (c closing) accepts(v verify.Verdict, family uint32, allows bool) bool {
 	return call.Route != afalg.RouteSocketHighbits || allows
 }
 
-// OpenError says that a hardened profile would leave a route open. Nothing is
+// openError says that a hardened profile would leave a route open. Nothing is
 // written then.
-type OpenError struct {
+type openError struct {
 	Runtime seccomp.Runtime
 	Level   int
 	Family  uint32
@@ -169,7 +169,7 @@ func explained(v verify.Verdict) string {
 	return text
 }
 
-func (e *OpenError) Error() string {
+func (e *openError) Error() string {
 	v := e.Verdict
 	witness := "none found"
 	if v.Witness != nil {

@@ -102,7 +102,7 @@ func dotted(path string) string { return strings.ReplaceAll(strings.TrimPrefix(p
 // and anything but objects on the way.
 func (c *Config) onePath() (err error) {
 	root := &c.document.Root
-	jsontext.WalkKeys(root, reflect.TypeFor[configKeys](), "", func(k jsontext.Key) { err = cmp.Or(err, c.text.OtherCase(k)) })
+	jsontext.WalkKeys(root, reflect.TypeFor[configKeys](), "", func(k jsontext.Key) { err = cmp.Or(err, c.text.otherCase(k)) })
 	for _, path := range []string{"", "/root", "/process", "/process/capabilities", "/annotations", "/linux"} {
 		v := root.Find(path)
 		if v == nil || path != "" && jsontext.IsNull(v) {

@@ -25,15 +25,15 @@ func (t *Text) Keys(into reflect.Type, visit func(jsontext.Key)) {
 // operatorKeys stand beside the keys of a profile in the spec of an object.
 var operatorKeys = []string{"baseProfileName", "disabled"}
 
-// SameKeys refuses keys that differ from a known one in case alone: Go takes
+// sameKeys refuses keys that differ from a known one in case alone: Go takes
 // them for it, crun does not.
-func (t *Text) SameKeys(into reflect.Type) (err error) {
-	t.Keys(into, func(k jsontext.Key) { err = cmp.Or(err, t.OtherCase(k)) })
+func (t *Text) sameKeys(into reflect.Type) (err error) {
+	t.Keys(into, func(k jsontext.Key) { err = cmp.Or(err, t.otherCase(k)) })
 	return err
 }
 
-// OtherCase is the error of a key that differs from a known one in case alone.
-func (t *Text) OtherCase(k jsontext.Key) error {
+// otherCase is the error of a key that differs from a known one in case alone.
+func (t *Text) otherCase(k jsontext.Key) error {
 	if k.Known() {
 		return nil
 	}
@@ -50,7 +50,7 @@ func (t *Text) OtherCase(k jsontext.Key) error {
 func (t *Text) knownKeys(into reflect.Type) (err error) {
 	t.Keys(into, func(k jsontext.Key) {
 		if !k.Known() && !IsRemark(k.Name) {
-			err = cmp.Or(err, t.OtherCase(k), t.fail(k.Offset, "unknown key %q, which the runtimes ignore%s: correct it, or remove it", k.Name, suggest("", k.Name, k.Fields)))
+			err = cmp.Or(err, t.otherCase(k), t.fail(k.Offset, "unknown key %q, which the runtimes ignore%s: correct it, or remove it", k.Name, suggest("", k.Name, k.Fields)))
 		}
 	})
 	return err

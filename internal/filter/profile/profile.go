@@ -144,8 +144,8 @@ func (p *Profile) Arches(native specs.Arch) []specs.Arch {
 // maxArches is more than there are; a program is compiled for each machine.
 const maxArches = 64
 
-// CheckArches refuses lists of architectures that are longer than any.
-func (p *Profile) CheckArches() error {
+// checkArches refuses lists of architectures that are longer than any.
+func (p *Profile) checkArches() error {
 	lists := map[string]int{"architectures": len(p.Architectures), "archMap": len(p.ArchMap)}
 	for _, m := range p.ArchMap {
 		lists["subArchitectures"] = max(lists["subArchitectures"], len(m.SubArches))

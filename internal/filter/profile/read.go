@@ -68,7 +68,7 @@ func (t *Text) section() (*Profile, error) {
 // decode reads the profile's value into what into points at.
 func (t *Text) decode(into any) error {
 	v := t.Value()
-	if err := t.SameKeys(reflect.TypeOf(into).Elem()); err != nil {
+	if err := t.sameKeys(reflect.TypeOf(into).Elem()); err != nil {
 		return err
 	}
 	if err := json.Unmarshal(t.JSON[v.StartOffset:v.EndOffset], into); err != nil {
@@ -111,7 +111,7 @@ func (p *Profile) normalize() error {
 	if p.DefaultAction == "" {
 		return p.Errorf("", "the profile has no defaultAction")
 	}
-	if err := p.CheckArches(); err != nil {
+	if err := p.checkArches(); err != nil {
 		return err
 	}
 	if len(p.Architectures) > 0 && len(p.ArchMap) > 0 {

@@ -56,15 +56,6 @@ func ReadDocuments(src []byte) ([]*Document, error) {
 	return documents, nil
 }
 
-// ReadDocument is ReadDocuments for a single one.
-func ReadDocument(src []byte) (*Document, error) {
-	t, err := profile.ReadText(src)
-	if err != nil {
-		return nil, err
-	}
-	return readDocument(t)
-}
-
 func readDocument(t *profile.Text) (d *Document, err error) {
 	d = &Document{Kind: kindOf(t), Object: t.Object, text: t}
 	if d.Kind == KindConfig {

@@ -34,7 +34,7 @@ func TestKindAndMachines(t *testing.T) {
 		{"config with null", `{"linux":{"seccomp":null}}`, KindConfig, "SCMP_ARCH_S390X"},
 	}
 	for _, test := range tests {
-		d, err := ReadDocument([]byte(test.src))
+		d, err := readOne([]byte(test.src))
 		if err != nil {
 			t.Errorf("%s: %v", test.name, err)
 			continue
@@ -77,7 +77,7 @@ func TestUnusable(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			d, err := ReadDocument([]byte(test.src))
+			d, err := readOne([]byte(test.src))
 			if err == nil {
 				_, err = d.Compile(profile.Host{Arch: specs.ArchX86_64}, seccomp.Runc, 0)
 			}
@@ -143,7 +143,7 @@ func FuzzDocument(f *testing.F) {
 		f.Add(src)
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
-		d, err := ReadDocument(src)
+		d, err := readOne(src)
 		if err != nil || d.Profile == nil {
 			return
 		}

@@ -22,11 +22,20 @@ const profiles = "../../../testdata/profiles"
 
 func document(tb testing.TB, src []byte) *Document {
 	tb.Helper()
-	d, err := ReadDocument(src)
+	d, err := readOne(src)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return d
+}
+
+// readOne reads a text with one document.
+func readOne(src []byte) (*Document, error) {
+	all, err := ReadDocuments(src)
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
 }
 
 // builds compiles a document for x86-64, as every runtime does.
