@@ -17,7 +17,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"sync"
@@ -150,7 +149,7 @@ func (a *Agent) Run() error {
 		case err := <-failed:
 			return err
 		case <-a.o.Helper.ended:
-			return hosterr.Errorf("the helper that makes sockets has ended (%s), and nothing can be handed out any more", a.o.Helper.how())
+			return hosterr.Errorf("the helper that makes sockets has ended (%s), and nothing can be handed out any more", a.o.Helper.command.ProcessState)
 		case <-watchdog:
 			a.prove()
 		}
@@ -242,6 +241,3 @@ func (a *Agent) statusLine() string {
 	}
 	return printable.Line(text)
 }
-
-// isClosed reports whether a listening socket was closed here.
-func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) }

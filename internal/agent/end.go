@@ -7,7 +7,6 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/proc"
@@ -109,11 +108,6 @@ func (a *Agent) turnAway(conn *net.UnixConn, raw syscall.RawConn, p peer, why er
 		return why
 	}
 	defer l.Close()
-	return a.endContainer(s, p, why)
-}
-
-// endContainer ends a refused container.
-func (a *Agent) endContainer(s *specs.ContainerProcessState, p peer, why error) error {
 	c := openTarget(s.Pid)
 	defer c.close()
 	return refused(s.State.ID, why, c.end(p))

@@ -26,9 +26,6 @@ type peer struct {
 // trusted reports whether the peer's word on a container's grants counts.
 func (p peer) trusted() bool { return p.uid == 0 || p.uid == uint32(unix.Geteuid()) }
 
-// self reports whether this process checks itself.
-func (p peer) self() bool { return p.pid == unix.Getpid() }
-
 func (p peer) String() string { return fmt.Sprintf("process %d of user %d", p.pid, p.uid) }
 
 func peerOf(raw syscall.RawConn) (p peer, err error) {
@@ -49,7 +46,7 @@ func (a *Agent) accept() error {
 		conn, err := a.socket.AcceptUnix()
 		switch {
 		case err == nil:
-		case isClosed(err):
+		case errors.Is(err, net.ErrClosed):
 			return nil
 		case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ECONNABORTED):
 			a.failed("accept", fmt.Errorf("accept a connection: %w", err))
@@ -89,7 +86,7 @@ func (a *Agent) welcome(conn *net.UnixConn) {
 		defer a.busy.Done()
 		defer a.greetings.leave(p)
 		defer conn.Close()
-		if p.self() {
+		if p.pid == unix.Getpid() { // it checks itself
 			return
 		}
 		conn.SetDeadline(time.Now().Add(a.o.Greeting))

@@ -113,9 +113,6 @@ func (h *Helper) check(within time.Duration) error {
 	return nil
 }
 
-// how says how the helper ended.
-func (h *Helper) how() string { return h.command.ProcessState.String() }
-
 // Close ends the helper; Pairs must be closed as well.
 func (h *Helper) Close() {
 	h.ping.Close()

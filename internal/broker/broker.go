@@ -123,7 +123,7 @@ func New(o Options) (*Broker, error) {
 
 // Close frees what the broker holds. It must not serve a workload any more.
 func (b *Broker) Close() {
-	b.steward.stop()
+	close(b.steward.done)
 	b.hub.interrupt()
 	b.working.Wait()
 	b.hub.close()

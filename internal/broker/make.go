@@ -150,9 +150,6 @@ func makes(p *plan.Plan, family, protocol int32) bool {
 	return p != nil && !p.Closes(uint32(family))
 }
 
-// socketpair answers the call in which the family is behind a pointer.
-func (s *server) socketpair(c *call) reply { return s.make(c, true) }
-
 // addBoth puts two descriptors into the caller's table, and their numbers where
 // the caller wants them. If that fails, the descriptors stay behind, unused:
 // the broker cannot take them back.

@@ -286,7 +286,7 @@ func (s *server) perform(c *call) reply {
 	case opAccept4:
 		return s.accept(c, int32(c.args[3]))
 	case opSocketpair:
-		return s.socketpair(c)
+		return s.make(c, true)
 	}
 	return fail(unix.ENOSYS)
 }

@@ -38,8 +38,6 @@ func (st *steward) init(relieve func() bool) {
 	go st.run()
 }
 
-func (st *steward) stop() { close(st.done) }
-
 // stir wakes the steward if it sleeps, and otherwise costs nothing.
 func (st *steward) stir() {
 	if st.asleep.Load() && st.asleep.CompareAndSwap(true, false) {

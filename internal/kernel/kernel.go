@@ -4,6 +4,7 @@
 package kernel
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -15,11 +16,6 @@ import (
 type Version struct{ Major, Minor int }
 
 func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
-
-// atLeast reports whether v is min or newer.
-func (v Version) atLeast(min Version) bool {
-	return v.Major > min.Major || v.Major == min.Major && v.Minor >= min.Minor
-}
 
 // parseRelease reads the version at the start of a release such as
 // "6.12.0-rc1-amd64" or "6.1".
@@ -62,7 +58,7 @@ func require(feature string, min Version, release string) error {
 	if err != nil {
 		return err
 	}
-	if !have.atLeast(min) {
+	if cmp.Or(cmp.Compare(have.Major, min.Major), cmp.Compare(have.Minor, min.Minor)) < 0 {
 		return fmt.Errorf("%s: not supported by this kernel: it has been there since Linux %s, this is %s", feature, min, release)
 	}
 	return nil

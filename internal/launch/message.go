@@ -93,13 +93,6 @@ func passOn(fds ...int) (numbers []string, release func(), err error) {
 	return numbers, func() { notify.CloseAll(copies) }, nil
 }
 
-// keepFrom sets descriptors to be closed on the next execve.
-func keepFrom(fds ...int) {
-	for _, fd := range fds {
-		unix.CloseOnExec(fd)
-	}
-}
-
 // letGo closes the command's descriptors in this process, so that a process
 // waiting for the command to close them does not wait for us. Descriptors that
 // survive execve were inherited; those of the Go runtime do not survive it.

@@ -42,7 +42,9 @@ func Attach(args []string) (Attached, error) {
 	if err != nil || len(fds) < 2 {
 		return a, errByRun
 	}
-	keepFrom(fds...)
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
+	}
 	if err = errors.Join(hide(), adopt()); err != nil {
 		return a, err
 	}
@@ -65,7 +67,10 @@ func Broker(a Attached, s Service) error {
 	front := make(chan struct{})
 	go b.watchFront(front)
 	guard := make(chan struct{})
-	go b.watchGuard(guard)
+	go func() {
+		b.guard.receive() // its end: it says nothing meanwhile
+		guard <- struct{}{}
+	}()
 	for {
 		select {
 		case err := <-b.served:
@@ -253,12 +258,6 @@ func (b *brokered) watchFront(gone chan<- struct{}) {
 			b.asked <- struct{}{}
 		}
 	}
-	gone <- struct{}{}
-}
-
-// watchGuard waits for the end of the guard, which says nothing meanwhile.
-func (b *brokered) watchGuard(gone chan<- struct{}) {
-	b.guard.receive()
 	gone <- struct{}{}
 }
 

@@ -14,7 +14,7 @@ import (
 // of a path and a digest. The same uses in any order give the same policy. The
 // name is changed to a valid one.
 func (r *Recorder) Policy(name string) *policy.Policy {
-	p := &policy.Policy{Name: policyName(name)}
+	p := &policy.Policy{Name: slug(name, ".-", policy.MaxName, "learned")}
 	names := newNamer()
 	var last *policy.Rule
 	for _, u := range r.sorted() {
@@ -36,20 +36,14 @@ func unexpressible(u Use) string {
 	if u.SHA256 == "" {
 		return "the digest of the executable is not known"
 	}
-	if err := checkAlgorithm(u.Algorithm); err != nil {
+	// "*" is legal in a policy, and nobody used it.
+	if _, err := afalg.ParseAlgorithm(u.Algorithm.String()); err != nil {
 		return err.Error()
 	}
 	if err := checkBinary(policy.Binary{Path: u.Binary, SHA256: u.SHA256}); err != nil {
 		return err.Error()
 	}
 	return ""
-}
-
-// checkAlgorithm accepts exact names only: "*" is legal in a policy, and nobody
-// used it.
-func checkAlgorithm(a afalg.Algorithm) error {
-	_, err := afalg.ParseAlgorithm(a.String())
-	return err
 }
 
 // checkBinary asks the policy itself: the printed binary must read back as the
@@ -74,8 +68,6 @@ func checkBinary(b policy.Binary) error {
 }
 
 var anAlgorithm = policy.Algorithm{Algorithm: afalg.Algorithm{Type: afalg.Hash, Name: "sha256"}}
-
-func policyName(s string) string { return slug(s, ".-", policy.MaxName, "learned") }
 
 // namer gives each rule a unique name.
 type namer struct {

@@ -68,19 +68,27 @@ func (out *Outcome) hold(grants []string) {
 // granted and nothing else. Every other byte stays. The result was compiled
 // as the runtimes do, and the programs asked every route.
 func (o Options) Harden(spec *Spec, c plan.Container) (Outcome, error) {
-	if o.Plan == nil {
-		return Outcome{}, errors.New("there is no policy")
-	}
-	out := Outcome{Spec: spec}
-	out.Grants, out.Refused = o.Plan.GrantsOf(c)
-	out.Brokered = o.brokers(c)
-	if spec.Seccomp == nil {
+	out, err := o.begin(spec, c)
+	switch {
+	case err != nil:
+		return out, err
+	case spec.Seccomp == nil:
 		return o.unconfined(out, spec)
-	}
-	if spec.Seccomp.ListenerPath != "" {
+	case spec.Seccomp.ListenerPath != "":
 		return o.listening(out, spec)
 	}
 	return o.hardened(out, spec)
+}
+
+// begin says what the container is granted, and whether socketcall is left to
+// the agent.
+func (o Options) begin(spec *Spec, c plan.Container) (Outcome, error) {
+	if o.Plan == nil {
+		return Outcome{}, errors.New("there is no policy")
+	}
+	out := Outcome{Spec: spec, Brokered: o.Socketcall == harden.SocketcallBroker || o.Plan.BrokersSocketcall(c)}
+	out.Grants, out.Refused = o.Plan.GrantsOf(c)
+	return out, nil
 }
 
 // engine are the options of the engine for a container that is granted nothing.
@@ -167,12 +175,10 @@ func (o Options) Ahead(base *profile.Profile) error {
 // Check is the gate: it proves that a spec which nobody will change any more is
 // closed, except for what the container is granted.
 func (o Options) Check(spec *Spec, c plan.Container) (Outcome, error) {
-	if o.Plan == nil {
-		return Outcome{}, errors.New("there is no policy")
+	out, err := o.begin(spec, c)
+	if err != nil {
+		return out, err
 	}
-	out := Outcome{Spec: spec}
-	out.Grants, out.Refused = o.Plan.GrantsOf(c)
-	out.Brokered = o.brokers(c)
 	if spec.Seccomp == nil {
 		if o.Plan.Unconfined == plan.Allow {
 			return o.unconfined(out, spec)
@@ -185,11 +191,6 @@ func (o Options) Check(spec *Spec, c plan.Container) (Outcome, error) {
 	}
 	out.hold(held)
 	return out, nil
-}
-
-// brokers reports whether socketcall is left to the agent for a container.
-func (o Options) brokers(c plan.Container) bool {
-	return o.Socketcall == harden.SocketcallBroker || o.Plan.BrokersSocketcall(c)
 }
 
 // prove proves a profile closed, or left to the agent with no other grants

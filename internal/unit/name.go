@@ -59,7 +59,7 @@ func Section(unit string) (string, error) {
 	section, ok := sections[unit[dot:]]
 	switch {
 	case !ok:
-		return "", fmt.Errorf("%q: only %s take these settings", unit, strings.Join(suffixes(), ", "))
+		return "", fmt.Errorf("%q: only %s take these settings", unit, strings.Join(slices.Sorted(maps.Keys(sections)), ", "))
 	case len(unit) > maxName:
 		return "", fmt.Errorf("%q: longer than %d bytes", unit, maxName)
 	case unit[0] == '@':
@@ -70,8 +70,6 @@ func Section(unit string) (string, error) {
 	}
 	return section, nil
 }
-
-func suffixes() []string { return slices.Sorted(maps.Keys(sections)) }
 
 func notInName(r rune) bool {
 	switch {

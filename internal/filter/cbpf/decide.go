@@ -90,13 +90,9 @@ func (o *Outcome) learn(other Outcome) {
 func (o *Outcome) add(a Action, witness Data) {
 	a = a.Effective()
 	o.Possible[a.Kind()] = Yes
-	if !o.has(a) {
+	if !slices.ContainsFunc(o.Found, func(f Finding) bool { return f.Action == a }) {
 		o.Found = append(o.Found, Finding{a, witness})
 	}
-}
-
-func (o *Outcome) has(a Action) bool {
-	return slices.ContainsFunc(o.Found, func(f Finding) bool { return f.Action == a })
 }
 
 // search looks for inputs with some effect in a region.

@@ -26,11 +26,12 @@ func (c closing) proveBrokered(before, after *seccomp.Program) error {
 func (c closing) answered(after *seccomp.Program) error {
 	abis := verify.Admitted(after)
 	program := cbpf.Program(after.Insns)
+	setMM := uint32(unix.PR_SET_MM)
 	for _, abi := range abis {
 		if err := reachesBroker(program, abi); err != nil {
 			return err
 		}
-		if err := closesSetMM(program, abi); err != nil {
+		if err := closes(program, abi, "prctl", &setMM, "prctl(PR_SET_MM)"); err != nil {
 			return err
 		}
 		if err := closes(program, abi, callGetfd, nil, callGetfd); err != nil {
@@ -72,11 +73,6 @@ func reachesBroker(program cbpf.Program, abi afalg.ABI) error {
 		}
 	}
 	return nil
-}
-
-func closesSetMM(program cbpf.Program, abi afalg.ABI) error {
-	setMM := uint32(unix.PR_SET_MM)
-	return closes(program, abi, "prctl", &setMM, "prctl(PR_SET_MM)")
 }
 
 // closes: a call is refused whatever its further arguments are.

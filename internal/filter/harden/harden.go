@@ -88,7 +88,7 @@ func harden(p *plan.Plan, base *profile.Profile, o Options) (*profile.Profile, [
 		base = c.reopenSocketcall(base)
 	}
 	hardened, gaps, err := c.hardenProved(p, base, o)
-	if !notProved(err) {
+	if _, failed := errors.AsType[*proofError](err); !failed {
 		return hardened, gaps, err
 	}
 	for _, again := range c.otherwise(base) {
@@ -115,11 +115,6 @@ func (c closing) otherwise(base *profile.Profile) []closing {
 type proofError struct{ error }
 
 func (e *proofError) Unwrap() error { return e.error }
-
-func notProved(err error) bool {
-	_, failed := errors.AsType[*proofError](err)
-	return failed
-}
 
 func (c closing) hardenProved(p *plan.Plan, base *profile.Profile, o Options) (*profile.Profile, []plan.Gap, error) {
 	hardened, ch, err := rewrite(base, c)

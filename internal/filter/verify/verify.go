@@ -163,7 +163,7 @@ func (v *Verdict) judge(out cbpf.Outcome, o Options) {
 		case cbpf.Unknown:
 			state, reason = Undecided, fmt.Sprintf("no proof and no witness that the filter returns %v", t.kind)
 		}
-		if worse(state, v.State) {
+		if badness[state] > badness[v.State] {
 			v.State, v.Reason, v.Witness = state, reason, nil
 			if found, ok := out.Of(t.kind); ok {
 				v.Witness = &found.Witness
@@ -171,7 +171,5 @@ func (v *Verdict) judge(out cbpf.Outcome, o Options) {
 		}
 	}
 }
-
-func worse(a, b State) bool { return badness[a] > badness[b] }
 
 var badness = [...]int{Open: 3, Undecided: 2, Listener: 1, Closed: 0}

@@ -2,6 +2,7 @@ package host
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -146,11 +147,11 @@ func recordFile(data []byte) node {
 
 // writeRecord leaves a record beside its place.
 func (t *transaction) writeRecord(r *Record) error {
-	data, err := r.encode()
+	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write the record: %w", err)
 	}
-	return t.writeBeside(RecordPath(r.Platform), recordFile(data))
+	return t.writeBeside(RecordPath(r.Platform), recordFile(append(data, '\n')))
 }
 
 func (t *transaction) makeDirs() error {

@@ -157,11 +157,6 @@ func (h *Host) recorded(p string) ([]byte, error) {
 	return data, nil
 }
 
-func (r *Record) encode() ([]byte, error) {
-	data, err := json.MarshalIndent(r, "", "  ")
-	return append(data, '\n'), err
-}
-
 // madeByOthers lists the directories that other installations made. They are
 // treated as this one's: the last to leave removes them.
 func (h *Host) madeByOthers(name string) ([]string, error) {
