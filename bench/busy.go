@@ -83,18 +83,28 @@ func procs() []int {
 
 // benchBusy prints how a broker serves many workloads.
 func benchBusy(rounds int, built string) error {
-	b, err := newBrokerBench(rounds, built)
+	b, err := newFilteredBench(rounds, built)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-	if err := b.writeFilter(); err != nil {
-		return err
-	}
 	if err := b.busy(); err != nil {
 		return err
 	}
 	return b.idle()
+}
+
+// newFilteredBench is a bench whose filter is in a file, for C programs to load.
+func newFilteredBench(rounds int, built string) (*brokerBench, error) {
+	b, err := newBrokerBench(rounds, built)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.writeFilter(); err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
 }
 
 func (b *brokerBench) writeFilter() error {

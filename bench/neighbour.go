@@ -59,14 +59,11 @@ func (n neighbour) start(b *broker.Broker, p *plan.Plan) error {
 // benchNeighbour prints how one workload is served beside another that has the
 // broker hash.
 func benchNeighbour(rounds int, built string) error {
-	b, err := newBrokerBench(rounds, built)
+	b, err := newFilteredBench(rounds, built)
 	if err != nil {
 		return err
 	}
 	defer b.close()
-	if err := b.writeFilter(); err != nil {
-		return err
-	}
 	big, err := b.big()
 	if err != nil {
 		return err

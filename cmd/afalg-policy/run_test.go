@@ -32,7 +32,7 @@ func init() {
 }
 
 var runRoles = map[string]func(args []string) error{
-	// socket tells what socket(AF_ALG) says.
+	// socket prints the answer of socket(AF_ALG).
 	"socket": func([]string) error {
 		_, err := unix.Socket(unix.AF_ALG, unix.SOCK_SEQPACKET, 0)
 		return err

@@ -46,7 +46,7 @@ type Options struct {
 	Pairs    *Pairs
 	Sockets  *Sockets      // for filters that trap socketcall; may be nil
 	Observer plan.Observer // receives every decision; may be nil
-	// Used is told who bound, keyed and accepted, when an operation socket is
+	// Used receives who bound, keyed and accepted, when an operation socket is
 	// handed out; may be nil.
 	Used func([]Caller, afalg.Algorithm)
 	// UserName finds the name of a uid, "" if there is none; may be nil.

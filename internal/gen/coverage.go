@@ -30,7 +30,7 @@ var fixedGaps = map[string][]plan.Gap{
 // Targets lists the names of the targets, sorted.
 func Targets() []string { return sortedKeys(fixedGaps) }
 
-// CoverageOf tells what a target does to a route. A descriptor that comes from
+// CoverageOf returns what a target does to a route. A descriptor that comes from
 // outside is seen by no target: those were made before, by somebody else.
 func CoverageOf(target string, r afalg.Route) Coverage {
 	gaps, known := fixedGaps[target]
@@ -40,7 +40,7 @@ func CoverageOf(target string, r afalg.Route) Coverage {
 	return coverage(gaps, r)
 }
 
-// coverage tells what an output with these gaps does to a route.
+// coverage returns what an output with these gaps does to a route.
 func coverage(gaps []plan.Gap, r afalg.Route) Coverage {
 	c := Closed
 	for _, g := range gaps {

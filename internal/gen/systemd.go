@@ -25,7 +25,7 @@ type SystemdOptions struct {
 	Except []string
 	// Gone are drop-ins that stand at their place now, and will not.
 	Gone []string
-	// Show tells what the units set themselves: the output of systemctl show
+	// Show is what the units set themselves: the output of systemctl show
 	// for the properties Id and RestrictAddressFamilies. Without it a unit with a
 	// shorter list could get a longer one from us, so it must be there.
 	Show []byte

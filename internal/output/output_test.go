@@ -155,21 +155,8 @@ func TestWriteDirectoryRefuses(t *testing.T) {
 	}
 }
 
-// fullDisk mounts a file system of 64 KiB.
-func fullDisk(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); errors.Is(err, unix.EPERM) {
-		t.Skip("mounting a small disk needs CAP_SYS_ADMIN")
-	} else {
-		must(t, err)
-	}
-	t.Cleanup(func() { must(t, unix.Unmount(dir, 0)) })
-	return dir
-}
-
 func TestWriteToFullDisk(t *testing.T) {
-	dir := fullDisk(t)
+	dir := hosttest.SmallDisk(t, "64k")
 	out := filepath.Join(dir, "out")
 	must(t, File(out, []byte("old")))
 	want := map[string]string{"out": "old"}
@@ -187,7 +174,7 @@ func TestWriteToFullDisk(t *testing.T) {
 }
 
 func TestWriteToReadOnlyDisk(t *testing.T) {
-	dir := fullDisk(t)
+	dir := hosttest.SmallDisk(t, "64k")
 	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	checkError(t, File(filepath.Join(dir, "out"), []byte("x")), dir, "write DIR/out: read-only file system", false)
 	err := Directory(filepath.Join(dir, "sub"), []gen.File{{Path: "out"}})

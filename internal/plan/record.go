@@ -24,7 +24,7 @@ type Record struct {
 	Errno uint32
 }
 
-// Observer is told what happens. Its methods are called from many goroutines,
+// Observer receives what happens. Its methods are called from many goroutines,
 // while the one who asked waits: they must be quick.
 type Observer interface {
 	// Decided receives a decision.

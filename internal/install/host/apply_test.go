@@ -271,13 +271,7 @@ func TestOneAtATime(t *testing.T) {
 // smallDisk is a root on a file system of 128 KiB.
 func smallDisk(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=128k,mode=755"); errors.Is(err, unix.EPERM) {
-		t.Skip("mounting a small disk needs CAP_SYS_ADMIN")
-	} else {
-		must(t, err)
-	}
-	t.Cleanup(func() { must(t, unix.Unmount(dir, 0)) })
+	dir := smallFS(t, "128k")
 	fill(t, dir)
 	return dir
 }

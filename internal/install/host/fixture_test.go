@@ -17,6 +17,7 @@ var (
 	without  = hosttest.Without
 	equal    = hosttest.Equal
 	write    = hosttest.Write
+	smallFS  = hosttest.SmallDisk
 )
 
 // fixture is a root with some files.

@@ -2,6 +2,7 @@
 package hosttest
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -135,4 +136,17 @@ func Write(t *testing.T, dir, name, text string, mode fs.FileMode) {
 	Must(t, os.WriteFile(p, []byte(text), 0o600))
 	Must(t, os.Chmod(p, mode))
 	Must(t, os.Chtimes(p, old, old))
+}
+
+// SmallDisk mounts a file system of the size, such as "64k", for the test.
+func SmallDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=755"); errors.Is(err, unix.EPERM) {
+		t.Skip("mounting a small disk needs CAP_SYS_ADMIN")
+	} else {
+		Must(t, err)
+	}
+	t.Cleanup(func() { Must(t, unix.Unmount(dir, 0)) })
+	return dir
 }
