@@ -62,12 +62,13 @@ func newRun(t *tui) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&r.Grants, "grant", nil, "`RULE` of the policy that the command holds; may be repeated")
+	accept := f.StringArray("accept", nil, "`NAME` of a wider gap that you take on; may be repeated")
 	socketcall := newChoice(string(harden.SocketcallDeny), string(harden.SocketcallBroker))
 	addChoice(cmd, socketcall, "socketcall", "", "what becomes of socketcall, by which 32-bit programs make sockets")
 	r.Broker = addBrokerFlags(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		r.Policy, r.Grants = args[0], unique(r.Grants)
-		return start(t, r, harden.Socketcall(socketcall.value), args[1:])
+		return start(t, r, harden.RunOptions{Socketcall: harden.Socketcall(socketcall.value), Accept: unique(*accept)}, args[1:])
 	}
 	return cmd
 }
@@ -81,7 +82,7 @@ type runDetails struct {
 }
 
 // start checks all that can be checked before anything is started.
-func start(t *tui, r runDetails, socketcall harden.Socketcall, command []string) error {
+func start(t *tui, r runDetails, o harden.RunOptions, command []string) error {
 	// Without its warnings: what is said here is said among the command's own.
 	p, _, err := plan.Load(r.Policy, plan.ReadNamed)
 	if err != nil {
@@ -99,11 +100,11 @@ func start(t *tui, r runDetails, socketcall harden.Socketcall, command []string)
 	if err := decider.Supported(); err != nil {
 		return hosterr.Errorf("%w", err)
 	}
-	arch, err := profile.ArchByName(runtime.GOARCH)
-	if err != nil {
+	if o.Arch, err = profile.ArchByName(runtime.GOARCH); err != nil {
 		return hosterr.Errorf("make a filter for this machine: %w", err)
 	}
-	filter, _, err := harden.RunFilter(p, harden.RunOptions{Arch: arch, Socketcall: socketcall})
+	o.Grants = r.Grants
+	filter, _, err := harden.RunFilter(p, o)
 	if err != nil {
 		return fmt.Errorf("make the filter: %w", err)
 	}

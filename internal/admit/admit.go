@@ -29,9 +29,10 @@ type Options struct {
 	Platform string // who vouches for the container's name and image
 	Agent    string // socket of the agent, for containers with grants
 	Tool     string // name and version of this program
-	// DenyWithoutAgent and Socketcall are those of oci.Options.
+	// DenyWithoutAgent, Socketcall and KernelHalf are those of oci.Options.
 	DenyWithoutAgent bool
 	Socketcall       harden.Socketcall
+	KernelHalf       func() error
 	Log              string            // file to append a line of JSON to; none if empty
 	Warn             func(text string) // of what stops no container
 }
@@ -79,6 +80,7 @@ func (s *Starting) options() (oci.Options, error) {
 		Plan: p, Tool: s.Tool, Arch: arch, Agent: s.Agent,
 		DenyWithoutAgent: s.DenyWithoutAgent,
 		Socketcall:       s.Socketcall,
+		KernelHalf:       s.KernelHalf,
 	}
 	if s.memo = kept.OpenProofs(s.Tool); s.memo != nil {
 		o.Memo = s.memo

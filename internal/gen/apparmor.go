@@ -141,6 +141,7 @@ func (a *appArmor) gaps() []plan.Gap {
 	if !a.Abstraction {
 		gaps = append(gaps, a.containerGaps()...)
 	}
+	gaps = append(gaps, a.plan.ZeroCopyGaps(opens(gaps))...)
 	gaps = append(gaps, appArmorGaps...)
 	for _, f := range a.plan.Families {
 		if _, ok := appArmorFamily(f.Number); !ok {

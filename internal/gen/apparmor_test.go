@@ -161,6 +161,8 @@ func TestAppArmorErrors(t *testing.T) {
 func TestAppArmorGaps(t *testing.T) {
 	eacces := &plan.Plan{SocketErrno: plan.Errno{Name: "EACCES", Number: 13}}
 	inet6 := &plan.Plan{SocketErrno: eacces.SocketErrno, Families: []policy.Family{{Name: "AF_INET6", Number: 10}}}
+	pages := wirelessPlan()
+	pages.ZeroCopy = policy.Yes
 	decnet := &plan.Plan{SocketErrno: plan.Errno{Name: "EACCES", Number: 13}, Families: []policy.Family{{Name: "AF_DECnet", Number: 12}}}
 	tests := []struct {
 		name string
@@ -174,6 +176,9 @@ func TestAppArmorGaps(t *testing.T) {
 		{"accepted", decnet, AppArmorOptions{Common: Common{Accept: []string{"AF_DECnet"}}}, []string{"stricter docker-families", "different socket-types", "wider AF_DECnet"}},
 		{"grant", wirelessPlan(), AppArmorOptions{Common: Common{Grants: []string{"iwd"}}},
 			[]string{"wider iwd", "stricter hasher", "stricter docker-families", "different socket-types", "different socket-errno"}},
+		{"zero-copy, nobody", pages, AppArmorOptions{Abstraction: true}, []string{"stricter hasher", "stricter iwd", "different socket-types", "different socket-errno"}},
+		{"zero-copy, grant", pages, AppArmorOptions{Abstraction: true, Common: Common{Grants: []string{"iwd"}, Accept: []string{"iwd", "zero-copy"}}},
+			[]string{"wider iwd", "stricter hasher", "wider zero-copy", "different socket-types", "different socket-errno"}},
 		{"family with a type that has no name", inet6, AppArmorOptions{Abstraction: true}, []string{"different socket-types", "wider AF_INET6"}},
 		{"known abi", eacces, AppArmorOptions{ABI: "4.0"}, []string{"stricter docker-families", "different socket-types"}},
 		{"abi of the kernel", eacces, AppArmorOptions{ABI: "kernel"}, []string{"stricter docker-families", "different socket-types"}},

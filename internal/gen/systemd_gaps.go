@@ -29,6 +29,7 @@ func (s *systemd) gaps() []plan.Gap {
 	}
 	gaps = append(gaps, s.hiddenGaps()...)
 	gaps = append(gaps, s.ruleGaps()...)
+	gaps = append(gaps, s.plan.ZeroCopyGaps(opens(gaps))...)
 	gaps = append(gaps, s.containerGaps()...)
 	gaps = append(gaps, s.unitGaps()...)
 	if got := s.plan.SocketErrno.Name; got != "" && got != systemdErrno {
@@ -194,6 +195,11 @@ func leftOut(units []string) string {
 		flags = append(flags, "--except "+name+" --accept "+name)
 	}
 	return strings.Join(flags, " ")
+}
+
+// opens reports whether one of the gaps leaves AF_ALG open to somebody.
+func opens(gaps []plan.Gap) bool {
+	return slices.ContainsFunc(gaps, func(g plan.Gap) bool { return g.Kind == plan.Wider && len(g.Routes) > 0 })
 }
 
 // grantGaps says, rule by rule, what a target makes of the grants that cannot

@@ -15,6 +15,8 @@ import (
 func TestSystemdGaps(t *testing.T) {
 	errno := wirelessPlan()
 	errno.SocketErrno = plan.Errno{Name: "EPERM", Number: 1}
+	pages := wirelessPlan()
+	pages.ZeroCopy = policy.Yes
 	granting := &plan.Plan{Grants: []policy.Grant{{}}}
 	early := &plan.Plan{Rules: []policy.Rule{{Name: "early", Units: []string{"dracut-pre-pivot.service"}}}}
 	mixed := &plan.Plan{Rules: []policy.Rule{{Name: "mixed", Units: []string{"dracut-pre-pivot.service", "a.service"}}}}
@@ -36,6 +38,9 @@ func TestSystemdGaps(t *testing.T) {
 		{"zero plan", &plan.Plan{}, SystemdOptions{Show: facts}, nil, true},
 		{"errno", errno, SystemdOptions{Show: facts}, []string{"stricter hasher", "stricter iwd", "different socket-errno"}, true},
 		{"grant", wirelessPlan(), SystemdOptions{Show: facts, Common: Common{Grants: []string{"iwd"}}}, []string{"wider iwd", "stricter hasher"}, false},
+		{"zero-copy, nobody", pages, SystemdOptions{Show: facts}, []string{"stricter hasher", "stricter iwd"}, true},
+		{"zero-copy, grant", pages, SystemdOptions{Show: facts, Common: Common{Grants: []string{"iwd"}, Accept: []string{"iwd"}}}, []string{"wider iwd", "stricter hasher", "wider zero-copy"}, false},
+		{"zero-copy, left out", pages, SystemdOptions{Show: facts, Except: []string{"a.service"}, Common: accept("a.service", "zero-copy")}, []string{"wider a.service", "stricter hasher", "stricter iwd", "wider zero-copy"}, true},
 		{"s390x", &plan.Plan{}, SystemdOptions{Show: facts, Arch: specs.ArchS390X}, []string{"wider socket"}, false},
 		{"ppc64le", &plan.Plan{}, SystemdOptions{Show: facts, Arch: specs.ArchPPC64LE}, []string{"wider socket"}, false},
 		{"loong64", &plan.Plan{}, SystemdOptions{Show: facts, Arch: specs.ArchLOONGARCH64}, []string{"wider socket"}, false},

@@ -27,6 +27,9 @@ type Options struct {
 	// the agent in one container.
 	Socketcall harden.Socketcall
 	Memo       harden.Memo // nil: nothing is kept
+	// KernelHalf returns why the kernel half is not in force on this host; nil
+	// means that it is not.
+	KernelHalf func() error
 }
 
 // Outcome is what becomes of a container's spec.
@@ -56,12 +59,13 @@ func (e *NotStartedError) Error() string { return e.Text }
 
 func refuse(format string, args ...any) error { return &NotStartedError{fmt.Sprintf(format, args...)} }
 
-// hold says which rules the container holds in the end.
-func (out *Outcome) hold(grants []string) {
+// holding says which rules the container holds in the end.
+func (o Options) holding(grants []string, out Outcome) (Outcome, error) {
 	out.Grants, out.Verdict = grants, Closed
 	if len(grants) > 0 {
 		out.Verdict = Granted
 	}
+	return out, o.denyZeroCopy(grants)
 }
 
 // Harden changes linux.seccomp of a spec so that the container has what it is
@@ -122,8 +126,7 @@ func (o Options) listening(out Outcome, spec *Spec) (Outcome, error) {
 	if err != nil {
 		return out, fmt.Errorf("the profile has a listener already: %w", err)
 	}
-	out.hold(held)
-	return out, nil
+	return o.holding(held, out)
 }
 
 // hardened generates the profile.
@@ -144,8 +147,7 @@ func (o Options) hardened(out Outcome, spec *Spec) (Outcome, error) {
 		return out, err
 	}
 	out.Spec = spec.with(change)
-	out.hold(out.Grants)
-	return out, nil
+	return o.holding(out.Grants, out)
 }
 
 // granting has the agent answer a container, where that is needed.
@@ -156,6 +158,9 @@ func (o Options) granting(grants []string, brokered bool) harden.Options {
 	}
 	if brokered {
 		e.Socketcall, e.Standing = harden.SocketcallBroker, nil
+	}
+	for _, g := range o.Plan.ZeroCopyGaps(len(grants) > 0) {
+		e.Standing = append(e.Standing, g.Name) // denyZeroCopy sees to it
 	}
 	return e
 }
@@ -189,8 +194,7 @@ func (o Options) Check(spec *Spec, c plan.Container) (Outcome, error) {
 	if err != nil {
 		return out, err
 	}
-	out.hold(held)
-	return out, nil
+	return o.holding(held, out)
 }
 
 // prove proves a profile closed, or left to the agent with no other grants

@@ -51,6 +51,7 @@ func settings(before, after *Plan) (all []Difference) {
 		{"socket-errno", before.SocketErrno.Name, after.SocketErrno.Name},
 		{"bind-errno", before.BindErrno.Name, after.BindErrno.Name},
 		{"families", familyNames(before), familyNames(after)},
+		{"zero-copy", zeroCopyWord(before), zeroCopyWord(after)},
 		{"unconfined", string(before.Unconfined.orRefuse()), string(after.Unconfined.orRefuse())},
 	} {
 		if s.old != s.new {
@@ -93,6 +94,8 @@ func familyNames(p *Plan) string {
 	}
 	return strings.Join(names, " ")
 }
+
+func zeroCopyWord(p *Plan) string { return cmp.Or(string(p.ZeroCopy), "not said") }
 
 // maxAsked bounds the questions about two plans.
 const maxAsked = 20_000

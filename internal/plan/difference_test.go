@@ -54,6 +54,7 @@ func TestDifferences(t *testing.T) {
 		{"a family", "AF_RXRPC", "AF_RDS", []Difference{{NowChanged, "families: AF_RDS, was AF_RXRPC"}}},
 		{"errnos", "deny: {", "deny: {bind-errno: EACCES, socket-errno: EPERM, ", []Difference{
 			{NowChanged, "socket-errno: EPERM, was EAFNOSUPPORT"}, {NowChanged, "bind-errno: EACCES, was ENOENT"}}},
+		{"zero-copy", "deny: {", "deny: {zero-copy: false, ", []Difference{{NowChanged, "zero-copy: false, was not said"}}},
 		{"unconfined", "containers:\n", "containers:\n  unconfined: harden\n", []Difference{{NowChanged, "unconfined: harden, was refuse"}}},
 		{"a grant less", "[fips, open]", "[fips]", []Difference{
 			{NowTaken, "rule open: container of docker, named web"}, {NowTaken, "rule open: container of podman, named web"}}},

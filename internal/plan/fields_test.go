@@ -19,7 +19,7 @@ var everyField = `-- p --
 version: 1
 name: node
 include: [q]
-deny: {socket-errno: EPERM, families: [AF_RXRPC, AF_KEY]}
+deny: {socket-errno: EPERM, families: [AF_RXRPC, AF_KEY], zero-copy: true}
 allow:
   - rule: all
     binaries: [{path: /b, sha256: ` + hexB + `}, {path: /a, sha256: ` + hexA + `}]
@@ -55,7 +55,7 @@ func another(s string) string {
 	words := map[string]string{
 		"AF_RXRPC": "AF_RDS", "AF_KEY": "AF_ATMPVC", "CAP_NET_ADMIN": "CAP_KILL", "CAP_BPF": "CAP_CHOWN",
 		"harden": "allow", "docker": "crio", "podman": "containerd", "broker": "", "root": "daemon",
-		"hash": "skcipher", "aead": "skcipher", "rng": "skcipher", "*": "stdrng",
+		"true": "false", "hash": "skcipher", "aead": "skcipher", "rng": "skcipher", "*": "stdrng",
 	}
 	if word, ok := words[s]; ok {
 		return word

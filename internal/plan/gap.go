@@ -62,6 +62,16 @@ func (g Gap) With(e Effect) Gap {
 
 func (g Gap) String() string { return fmt.Sprintf("%s: %s: %s", g.Kind, g.Name, g.Text) }
 
+// ZeroCopyGaps is the gap of a target that opens AF_ALG to somebody, if the
+// policy says that zero-copy is denied: no target sees that.
+func (p *Plan) ZeroCopyGaps(opens bool) []Gap {
+	if !opens || p.ZeroCopy != policy.Yes {
+		return nil
+	}
+	return []Gap{Wider.Gap(policy.GapZeroCopy, nil,
+		"whoever has AF_ALG can hand it pages without a copy, by splice or sendfile, which the policy denies; only the kernel half can refuse that")}
+}
+
 // UnacceptedError reports wider and breaking gaps that nobody accepted.
 type UnacceptedError struct{ Gaps []Gap }
 

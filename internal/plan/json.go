@@ -23,9 +23,10 @@ type document struct {
 }
 
 type denyDocument struct {
-	SocketErrno string   `json:"socket-errno"`
-	BindErrno   string   `json:"bind-errno"`
-	Families    []string `json:"families"`
+	SocketErrno string        `json:"socket-errno"`
+	BindErrno   string        `json:"bind-errno"`
+	Families    []string      `json:"families"`
+	ZeroCopy    policy.Choice `json:"zero-copy,omitempty"`
 }
 
 type containersDocument struct {
@@ -71,7 +72,7 @@ func digest(p *Plan) string {
 func (p *Plan) document() document {
 	doc := document{
 		Version:    version,
-		Deny:       denyDocument{p.SocketErrno.Name, p.BindErrno.Name, []string{}},
+		Deny:       denyDocument{p.SocketErrno.Name, p.BindErrno.Name, []string{}, p.ZeroCopy},
 		Allow:      append([]policy.Rule{}, p.Rules...),
 		ExpectOpen: slices.Clone(p.ExpectOpen),
 	}

@@ -76,7 +76,7 @@ func read(at string, text []byte) (*Plan, error) {
 func (p *Plan) policy() *policy.Policy {
 	return &policy.Policy{
 		Name:       p.Name,
-		Deny:       policy.Deny{SocketErrno: p.SocketErrno.Name, BindErrno: p.BindErrno.Name, Families: p.Families},
+		Deny:       policy.Deny{SocketErrno: p.SocketErrno.Name, BindErrno: p.BindErrno.Name, Families: p.Families, ZeroCopy: p.ZeroCopy},
 		Rules:      p.Rules,
 		Containers: policy.Containers{Unconfined: string(p.Unconfined), Grants: p.Grants},
 		ExpectOpen: p.ExpectOpen,

@@ -16,6 +16,7 @@ func (l *loader) merge(root *file) *Plan {
 		SocketErrno: l.errno(root, "socket-errno", DefaultSocketErrno, func(p *policy.Policy) string { return p.Deny.SocketErrno }),
 		BindErrno:   l.errno(root, "bind-errno", defaultBindErrno, func(p *policy.Policy) string { return p.Deny.BindErrno }),
 		Families:    l.families(),
+		ZeroCopy:    l.zeroCopy(root),
 		Rules:       l.rules(),
 		Unconfined:  l.unconfined(root),
 
@@ -79,6 +80,11 @@ func (l *loader) errno(root *file, key, fallback string, own func(*policy.Policy
 		l.fail(policy.Pos{File: root.File, Line: 1, Col: 1}, "%s: unknown errno %q", key, name)
 	}
 	return Errno{afalg.ErrnoName(number), number}
+}
+
+// zeroCopy follows the order of errno.
+func (l *loader) zeroCopy(root *file) policy.Choice {
+	return policy.Choice(l.said(root, "zero-copy", func(p *policy.Policy) string { return string(p.Deny.ZeroCopy) }))
 }
 
 // unconfined follows the order of errno.

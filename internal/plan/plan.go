@@ -18,8 +18,13 @@ type Plan struct {
 	SocketErrno Errno
 	BindErrno   Errno
 	Families    []policy.Family // to close besides AF_ALG, by number
-	Rules       []policy.Rule   // by name
-	Unconfined  Unconfined
+	// ZeroCopy tells whether zero-copy into AF_ALG is denied: data that arrives
+	// there by splice or sendfile. Only the kernel half can deny it, and does so in
+	// enforce unless the policy says false. The zero value means that no file
+	// says, and denies there.
+	ZeroCopy   policy.Choice
+	Rules      []policy.Rule // by name
+	Unconfined Unconfined
 	// UnconfinedSaid means that a file sets it explicitly.
 	UnconfinedSaid bool
 	Grants         []policy.Grant // to containers; sorted, without equals
@@ -31,6 +36,10 @@ type Plan struct {
 func (p *Plan) Closes(family uint32) bool {
 	return slices.ContainsFunc(p.Families, func(f policy.Family) bool { return f.Number == family })
 }
+
+// RefusesZeroCopy reports whether the kernel half refuses zero-copy into AF_ALG:
+// unless the policy says that it does not.
+func (p *Plan) RefusesZeroCopy() bool { return p == nil || p.ZeroCopy != policy.No }
 
 // Unconfined is the treatment of a container without a seccomp profile. Any
 // value but Harden and Allow, such as the zero value, means Refuse.

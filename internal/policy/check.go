@@ -57,7 +57,7 @@ func checkPolicyName(s string) error {
 	return checkLength(s, MaxName)
 }
 
-// checkRuleName keeps rules apart from routes: --accept takes either.
+// checkRuleName keeps rules apart from routes and gaps: --accept takes each.
 func checkRuleName(s string) error {
 	if !ruleName().MatchString(s) {
 		return errors.New("a rule name has lower-case letters, digits and '-', and begins with a letter or digit")
@@ -66,6 +66,9 @@ func checkRuleName(s string) error {
 		if s == string(r.Route) {
 			return errors.New("a route has this name, and --accept takes both; choose another")
 		}
+	}
+	if s == GapZeroCopy {
+		return errors.New("a gap has this name, and --accept takes both; choose another")
 	}
 	return checkLength(s, MaxName)
 }

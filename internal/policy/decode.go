@@ -44,6 +44,7 @@ func (d *decoder) deny(n *yaml.Node) Deny {
 		{"socket-errno", optional, func(n *yaml.Node) { deny.SocketErrno, _ = d.constant(n, "errno", afalg.Errnos()) }},
 		{"bind-errno", optional, func(n *yaml.Node) { deny.BindErrno, _ = d.constant(n, "errno", afalg.Errnos()) }},
 		{"families", optional, func(n *yaml.Node) { deny.Families = d.families(n) }},
+		{"zero-copy", optional, func(n *yaml.Node) { deny.ZeroCopy = d.choice(n, "zero-copy") }},
 	})
 	return deny
 }

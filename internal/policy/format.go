@@ -69,7 +69,9 @@ func (f *formatter) entry(indent int, key string, v reflect.Value, required bool
 			value = "true"
 		}
 	case reflect.String:
-		if v.String() != "" || required {
+		if choice, ok := v.Interface().(Choice); ok {
+			value = string(choice)
+		} else if v.String() != "" || required {
 			value = plain(v.String())
 		}
 	}

@@ -26,6 +26,7 @@ deny:
   socket-errno: EPERM
   bind-errno: ENOENT
   families: [AF_RXRPC, AF_NETLINK]
+  zero-copy: true
 allow:
   - rule: fips-integrity-check
     binaries:

@@ -257,6 +257,18 @@ func (d *decoder) boolean(n *yaml.Node, what string) (value, ok bool) {
 	return value, true
 }
 
+// choice reads what may be said either way.
+func (d *decoder) choice(n *yaml.Node, key string) Choice {
+	yes, ok := d.boolean(n, key)
+	switch {
+	case !ok:
+		return ""
+	case yes:
+		return Yes
+	}
+	return No
+}
+
 // onlyTrue reads a condition, which there is no use in denying.
 func (d *decoder) onlyTrue(n *yaml.Node, key string) bool {
 	yes, ok := d.boolean(n, key)

@@ -24,6 +24,7 @@ deny:
   socket-errno: EPERM
   bind-errno: ENOENT
   families: [AF_RXRPC, AF_ROUTE]
+  zero-copy: true
 allow:
   - rule: fips-integrity-check
     binaries:
@@ -77,33 +78,34 @@ func TestParse(t *testing.T) {
 			SocketErrno: "EPERM",
 			BindErrno:   "ENOENT",
 			Families:    []Family{{"AF_RXRPC", 33, at(8, 14)}, {"AF_NETLINK", 16, at(8, 24)}},
+			ZeroCopy:    Yes,
 		},
 		Rules: []Rule{{
 			Name: "fips-integrity-check",
-			Pos:  at(10, 5),
+			Pos:  at(11, 5),
 			Binaries: []Binary{
-				{"/usr/bin/kcapi-hasher", digest, at(12, 9)},
-				{"/opt/with space/ünï", "", at(14, 9)},
+				{"/usr/bin/kcapi-hasher", digest, at(13, 9)},
+				{"/opt/with space/ünï", "", at(15, 9)},
 			},
 			Users:        []string{"root", "0", "1000"},
 			Capabilities: []string{"CAP_NET_ADMIN"},
 			Units:        []string{"dracut-pre-pivot.service"},
 			Algorithms: []Algorithm{
-				alg(afalg.Hash, "hmac(sha512)", 20, 14),
-				alg(afalg.Hash, "sha1", 20, 30),
-				alg(afalg.Skcipher, "adiantum(xchacha12,aes)", 19, 18),
+				alg(afalg.Hash, "hmac(sha512)", 21, 14),
+				alg(afalg.Hash, "sha1", 21, 30),
+				alg(afalg.Skcipher, "adiantum(xchacha12,aes)", 20, 18),
 			},
 		}, {
 			Name:       "everyone",
-			Pos:        at(21, 5),
+			Pos:        at(22, 5),
 			Anyone:     true,
-			Algorithms: []Algorithm{alg(afalg.RNG, "*", 23, 24)},
+			Algorithms: []Algorithm{alg(afalg.RNG, "*", 24, 24)},
 		}},
 		Containers: Containers{
 			Unconfined: "harden",
 			Grants: []Grant{{
-				Pos:         at(27, 7),
-				Rules:       []GrantedRule{{"fips-integrity-check", at(27, 15)}, {"everyone", at(27, 37)}},
+				Pos:         at(28, 7),
+				Rules:       []GrantedRule{{"fips-integrity-check", at(28, 15)}, {"everyone", at(28, 37)}},
 				Platforms:   []string{"podman", "docker"},
 				Names:       []string{"web.1", "a_b"},
 				Images:      []string{"sha256:" + digest},
@@ -112,25 +114,25 @@ func TestParse(t *testing.T) {
 				Labels:      map[string]string{"on": "yes", "app": "", "ünï: #1": `a "b"\c`},
 				Annotations: map[string]string{"example.com/role": "crypto"},
 			}, {
-				Pos:   at(36, 7),
-				Rules: []GrantedRule{{"of-an-include", at(36, 16)}},
+				Pos:   at(37, 7),
+				Rules: []GrantedRule{{"of-an-include", at(37, 16)}},
 				Names: []string{"b"}, Socketcall: "broker",
 			}, {
-				Pos:        at(37, 7),
+				Pos:        at(38, 7),
 				Socketcall: "broker",
 				Names:      []string{"c"},
 				Builds:     true,
 			}},
 		},
 		ExpectOpen: []Expected{{
-			Pos: at(39, 5), Reason: "what the host runs: #1", OutsideContainers: true,
+			Pos: at(40, 5), Reason: "what the host runs: #1", OutsideContainers: true,
 			Units: []string{"cron.service"}, Binaries: []string{"/usr/sbin/cron"},
 		}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("policy (-want +got):\n%s", diff)
 	}
-	if got, want := warningText(warnings), `dir/p.yaml:23:24: "*" opens every rng that a kernel has or will have`; got != want {
+	if got, want := warningText(warnings), `dir/p.yaml:24:24: "*" opens every rng that a kernel has or will have`; got != want {
 		t.Errorf("warnings:\n%s\nwant:\n%s", got, want)
 	}
 }

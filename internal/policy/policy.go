@@ -65,7 +65,29 @@ type Deny struct {
 	SocketErrno string   `json:"socket-errno,omitempty"`
 	BindErrno   string   `json:"bind-errno,omitempty"`
 	Families    []Family `json:"families,omitempty"`
+	ZeroCopy    Choice   `json:"zero-copy,omitempty"`
 }
+
+// Choice is true or false. The zero value means that the file does not say.
+type Choice string
+
+// The words of a choice, as they stand in a file.
+const (
+	Yes Choice = "true"
+	No  Choice = "false"
+)
+
+// MarshalJSON writes a boolean.
+func (c Choice) MarshalJSON() ([]byte, error) {
+	if c == Yes || c == No {
+		return []byte(c), nil
+	}
+	return json.Marshal(string(c))
+}
+
+// GapZeroCopy is the name of the gap of a target that cannot refuse zero-copy.
+// No rule has it, since --accept takes both.
+const GapZeroCopy = "zero-copy"
 
 // Family is a further socket family to close: its constant's name and number.
 type Family struct {

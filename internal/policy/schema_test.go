@@ -60,6 +60,7 @@ var (
 		{"socket-errno", "What socket() fails with; EAFNOSUPPORT by default, as in a kernel without AF_ALG.", errnoShape{}, 0},
 		{"bind-errno", "What bind() fails with; ENOENT by default, as in a kernel without the algorithm.", errnoShape{}, 0},
 		{"families", "Further socket families to close, to everybody.", []familyShape{}, 0},
+		{"zero-copy", "Whether zero-copy into AF_ALG is refused; only the kernel half can, and refuses it unless this is false.", choiceShape{}, 0},
 	}
 	ruleProperties = []property{
 		{"rule", "The name of the rule, for --grant and --accept.", ruleNameShape{}, 0},
@@ -188,6 +189,7 @@ type (
 	labelsShape     struct{}
 	reasonShape     struct{}
 	trueShape       struct{}
+	choiceShape     struct{}
 )
 
 func length(n uint64) *uint64 { return &n }
@@ -249,6 +251,8 @@ func (reasonShape) JSONSchema() *generator.Schema { return pattern("", maxReason
 func (trueShape) JSONSchema() *generator.Schema {
 	return &generator.Schema{Type: "boolean", Const: true}
 }
+
+func (choiceShape) JSONSchema() *generator.Schema { return &generator.Schema{Type: "boolean"} }
 
 func (unconfinedShape) JSONSchema() *generator.Schema { return enum(Unconfineds()) }
 func (socketcallShape) JSONSchema() *generator.Schema { return enum(socketcalls()) }

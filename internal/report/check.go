@@ -52,6 +52,12 @@ func (c *Check) Text(t *term.Printer) {
 	if len(p.Families) > 0 {
 		t.Printf("closed besides AF_ALG: %s", familyNames(p))
 	}
+	switch p.ZeroCopy {
+	case policy.Yes:
+		t.Printf("zero-copy into AF_ALG is denied, by the kernel half alone")
+	case policy.No:
+		t.Printf("zero-copy into AF_ALG is not denied")
+	}
 	for _, r := range p.Rules {
 		for _, a := range r.Algorithms {
 			if a.Name == "*" {

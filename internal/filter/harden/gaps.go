@@ -14,20 +14,29 @@ const gapRevived = "lost-denials"
 
 // gapsOf says what a result cannot express of the policy.
 func gapsOf(p *plan.Plan, base *profile.Profile, c closing, ch change, o Options) ([]plan.Gap, error) {
-	rules, err := p.RulesNamed(o.Grants)
+	gaps, err := grantedRules(p, base, c.broker, o.Grants)
+	if err != nil {
+		return nil, err
+	}
+	gaps = append(gaps, deniedRules(p, o)...)
+	return append(gaps, filterGaps(base, c, ch, o)...), nil
+}
+
+// grantedRules are the rules that the workload holds. With a broker, binary and
+// algorithm are decided at run time.
+func grantedRules(p *plan.Plan, base *profile.Profile, broker bool, grants []string) ([]plan.Gap, error) {
+	rules, err := p.RulesNamed(grants)
 	if err != nil {
 		return nil, err
 	}
 	var gaps []plan.Gap
 	for _, r := range rules {
-		if c.broker {
-			break // binary and algorithm are decided at run time
+		if !broker {
+			gaps = append(gaps, plan.Wider.Gap(r.Name, grantedRoutes(base),
+				"a static profile sees neither binary nor algorithm: the whole workload gets AF_ALG whole; give the rule to a workload of its own"))
 		}
-		gaps = append(gaps, plan.Wider.Gap(r.Name, grantedRoutes(base),
-			"a static profile sees neither binary nor algorithm: the whole workload gets AF_ALG whole; give the rule to a workload of its own"))
 	}
-	gaps = append(gaps, deniedRules(p, o)...)
-	return append(gaps, filterGaps(base, c, ch, o)...), nil
+	return append(gaps, p.ZeroCopyGaps(len(rules) > 0)...), nil
 }
 
 // deniedRules are the rules of the policy that are not granted.

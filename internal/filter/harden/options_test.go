@@ -2,6 +2,7 @@ package harden
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 	"github.com/afalg-policy/afalg-policy/internal/jsontext"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 func TestGrant(t *testing.T) {
@@ -119,6 +121,29 @@ func TestSeccompGaps(t *testing.T) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+// TestZeroCopyGap: whoever is given AF_ALG has it with zero-copy, which a policy
+// may deny.
+func TestZeroCopyGap(t *testing.T) {
+	p := testPlan("fips")
+	p.ZeroCopy = policy.Yes
+	for _, broker := range []string{"", "/run/agent.sock"} {
+		o := task{Options{Broker: broker, Socketcall: SocketcallDeny, Host: hostOf(specs.ArchX86_64)}, dockerBase(t)}
+		if _, _, err := o.run(p); err != nil {
+			t.Errorf("broker %q, nobody holds a rule: %v", broker, err)
+		}
+		o.Grants, o.Standing = []string{"fips"}, []string{"fips"}
+		_, _, err := o.run(p)
+		var open *plan.UnacceptedError
+		if !errors.As(err, &open) || len(open.Gaps) != 1 || open.Gaps[0].Name != policy.GapZeroCopy {
+			t.Errorf("broker %q: %v", broker, err)
+		}
+		o.Accept = []string{policy.GapZeroCopy}
+		if _, _, err := o.run(p); err != nil {
+			t.Errorf("broker %q, accepted: %v", broker, err)
+		}
 	}
 }
 

@@ -15,12 +15,14 @@ import (
 type RunOptions struct {
 	Arch       specs.Arch // the machine's own
 	Socketcall Socketcall // SocketcallDeny or SocketcallBroker; "" denies
+	Grants     []string   // policy rules that the command holds
+	Accept     []string   // names of wider gaps that the user takes on
 }
 
 // RunFilter returns the filter that a process loads to run a command under the
 // broker: everything is allowed but what the policy closes, on every ABI of the
-// machine. The gaps are those of the filter; which rules the command holds is
-// for the broker to know. The program has been asked every route.
+// machine. The program has been asked every route, and does not depend on the
+// rules, which are for the broker to know.
 func RunFilter(p *plan.Plan, o RunOptions) (program []unix.SockFilter, gaps []plan.Gap, err error) {
 	if o.Socketcall == SocketcallKeep {
 		return nil, nil, fmt.Errorf("socketcall cannot be kept for a command with a broker: it is denied, or left to the broker")
@@ -29,6 +31,12 @@ func RunFilter(p *plan.Plan, o RunOptions) (program []unix.SockFilter, gaps []pl
 		return nil, nil, err
 	}
 	base := profile.AllowAll(o.Arch)
+	if gaps, err = grantedRules(p, base, true, o.Grants); err != nil {
+		return nil, nil, err
+	}
+	if err := plan.Settle(gaps, o.Accept, nil); err != nil {
+		return nil, gaps, err
+	}
 	c := closing{families: closedFamilies(p), errno: uint(p.SocketErrno.Number), socketcall: o.Socketcall, broker: true}
 	hardened, ch, err := rewrite(base, c)
 	if err != nil {
@@ -39,7 +47,7 @@ func RunFilter(p *plan.Plan, o RunOptions) (program []unix.SockFilter, gaps []pl
 	if err != nil {
 		return nil, nil, fmt.Errorf("the filter for %s: %w", h.Arch, err)
 	}
-	return compiled.Insns, filterGaps(base, c, ch, Options{Host: h}), nil
+	return compiled.Insns, append(gaps, filterGaps(base, c, ch, Options{Host: h})...), nil
 }
 
 // compileRun compiles and proves the program that is loaded.

@@ -189,7 +189,26 @@ func TestRunFilterRefuses(t *testing.T) {
 	}
 }
 
-// TestRunFilterGaps: the rules of the policy are not the filter's business.
+// TestRunFilterZeroCopy: the broker decides who has AF_ALG, and cannot see what
+// they then do without a copy.
+func TestRunFilterZeroCopy(t *testing.T) {
+	p := testPlan("fips")
+	p.ZeroCopy = policy.Yes
+	o := RunOptions{Arch: specs.ArchX86_64}
+	if _, _, err := RunFilter(p, o); err != nil {
+		t.Error(err)
+	}
+	o.Grants = []string{"fips"}
+	if program, _, err := RunFilter(p, o); program != nil || err == nil || !strings.Contains(err.Error(), "--accept zero-copy") {
+		t.Errorf("%v", err)
+	}
+	o.Accept = []string{"zero-copy"}
+	if program, gaps, err := RunFilter(p, o); program == nil || err != nil || gaps[0].Name != "zero-copy" {
+		t.Errorf("%v, %v", gaps, err)
+	}
+}
+
+// TestRunFilterGaps: rules that nobody holds are not the filter's business.
 func TestRunFilterGaps(t *testing.T) {
 	for s, want := range map[Socketcall][]string{
 		"":               {"stricter compat-socketcall", "stricter prctl-set-mm", "stricter seccomp-listener", "stricter pidfd_getfd"},

@@ -1,0 +1,24 @@
+package oci
+
+// inForce refuses what the policy leaves to the kernel half, unless that is in
+// force on this host.
+func (o Options) inForce(what string) error {
+	const text = "the policy leaves %s to the kernel half, and that is not in force here (see lsm status)"
+	if o.KernelHalf == nil {
+		return refuse(text, what)
+	}
+	if err := o.KernelHalf(); err != nil {
+		return refuse(text+": %v", what, err)
+	}
+	return nil
+}
+
+// denyZeroCopy refuses a container that holds rules where the policy denies
+// zero-copy and nobody does. The engine takes that gap on, so that this is asked
+// for each container.
+func (o Options) denyZeroCopy(grants []string) error {
+	if len(o.Plan.ZeroCopyGaps(len(grants) > 0)) == 0 {
+		return nil
+	}
+	return o.inForce("the denial of zero-copy (deny: zero-copy: true)")
+}
