@@ -17,7 +17,7 @@ import (
 type asked struct {
 	binary, sha256, user, unit, algorithm string
 	capabilities                          []string
-	container                             bool
+	container, cleanExec                  bool
 }
 
 func newExplain(t *tui) *cobra.Command {
@@ -50,6 +50,7 @@ denied, or nothing.`,
 	f.StringVar(&s.binary, "binary", "", "absolute `PATH` of the executable, not of a link to it")
 	f.StringVar(&s.sha256, "sha256", "", "digest of the executable, in `HEX`")
 	f.BoolVar(&s.container, "container", false, "the binary's path is one inside a container: only a rule with its digest holds")
+	f.BoolVar(&s.cleanExec, "clean-exec", false, "the executable was started where nobody else steers it: no LD_PRELOAD, no tracer")
 	f.StringVar(&s.user, "user", "", "`USER` who asks: root, a uid, or a name")
 	f.StringArrayVar(&s.capabilities, "capability", nil, "`CAP_…` held in the initial user namespace; may be repeated")
 	f.StringVar(&s.unit, "unit", "", "systemd `UNIT` that the process belongs to")
@@ -102,6 +103,7 @@ func (s asked) request() (plan.Request, error) {
 		Binary:       s.binary,
 		SHA256:       strings.ToLower(s.sha256),
 		Claimed:      s.container,
+		CleanExec:    s.cleanExec,
 		Capabilities: s.capabilities,
 		Unit:         s.unit,
 		Algorithm:    algorithm,

@@ -12,7 +12,7 @@ import (
 // Whatever a rule may ask of a request, explain can be told by a flag.
 func TestExplainFillsTheRequest(t *testing.T) {
 	s := asked{
-		binary: "/a", sha256: "aa", user: "root", unit: "a.service", algorithm: "hash:sha1", capabilities: []string{"CAP_BPF"}, container: true,
+		binary: "/a", sha256: "aa", user: "root", unit: "a.service", algorithm: "hash:sha1", capabilities: []string{"CAP_BPF"}, container: true, cleanExec: true,
 	}
 	r, err := s.request()
 	if err != nil {

@@ -79,7 +79,9 @@ func (s *server) judge(a *answer, who subject.Subject, algorithm afalg.Algorithm
 	}
 }
 
-// request puts the facts about a caller into the words of the plan.
+// request puts the facts about a caller into the words of the plan. CleanExec
+// stays unknown: whether somebody steers an executable can be told only where it
+// is started.
 func (s *server) request(who subject.Subject) plan.Request {
 	r := plan.Request{
 		Binary: who.Binary, SHA256: who.SHA256, Claimed: who.Claimed,
@@ -101,6 +103,9 @@ func because(a *answer, why string) string {
 		if name, ok := conditions[unknown.Fact]; !ok || a.plan.HasCondition(name) {
 			why += "; " + unknown.String()
 		}
+	}
+	if a.algorithm == "" && a.plan.HasCondition("strict-exec") {
+		why += "; a rule with strict-exec holds under the kernel half alone"
 	}
 	return why
 }

@@ -17,9 +17,23 @@ func TestRequestIsWhole(t *testing.T) {
 	who := subject.Subject{Binary: "/a", SHA256: "aa", Claimed: true, UID: &uid, Capabilities: []string{"CAP_BPF"}, Unit: "a.service"}
 	s := &server{Broker: &Broker{o: Options{UserName: func(uint32) string { return "alice" }}}}
 	r := reflect.ValueOf(s.request(who))
+	without := map[string]string{
+		"Algorithm": "it is asked for apart",
+		"CleanExec": "the kernel half alone can tell",
+	}
 	for i := range r.NumField() {
-		if name := r.Type().Field(i).Name; r.Field(i).IsZero() != (name == "Algorithm") { // which is asked for apart
+		if name := r.Type().Field(i).Name; r.Field(i).IsZero() != (without[name] != "") {
 			t.Errorf("%s is %v", name, r.Field(i))
+		}
+	}
+}
+
+// A socket that a rule with strict-exec would give is denied with that as a reason.
+func TestReasonNamesStrictExec(t *testing.T) {
+	for strict, want := range map[bool]string{false: "no", true: "no; a rule with strict-exec holds under the kernel half alone"} {
+		a := answer{plan: &plan.Plan{Rules: []policy.Rule{{Anyone: true, StrictExec: strict}}}}
+		if got := because(&a, "no"); got != want {
+			t.Errorf("strict-exec %t: %q, want %q", strict, got, want)
 		}
 	}
 }

@@ -94,7 +94,7 @@ func (s *systemd) ruleGaps() []plan.Gap {
 		case len(stopped) > 0:
 			gaps[i] = plan.Breaking.Gap(g.Name, socketRoutes, fmt.Sprintf("%s is here and loses AF_ALG, which the rule allows it: what it is for fails; grant it with --grant %s", strings.Join(stopped, ", "), g.Name))
 		case slices.Contains(s.unasked, g.Name):
-			gaps[i] = plan.Wider.Gap(g.Name, socketRoutes, fmt.Sprintf("AF_ALG is open with every algorithm to %s, which runs in the initramfs alone; taken on unasked, since a boot would stop", strings.Join(units[g.Name], ", ")))
+			gaps[i] = plan.Wider.Gap(g.Name, socketRoutes, fmt.Sprintf("AF_ALG is open with every algorithm to %s, which runs in the initramfs alone%s; taken on unasked, since a boot would stop", strings.Join(units[g.Name], ", "), plan.Steered(rule)))
 		}
 	}
 	return gaps
@@ -209,7 +209,7 @@ func grantGaps(p *plan.Plan, grants []string, routes []afalg.Route, holder func(
 	for _, rule := range p.Rules {
 		if slices.Contains(grants, rule.Name) {
 			gaps = append(gaps, plan.Wider.Gap(rule.Name, routes,
-				fmt.Sprintf("AF_ALG is open to %s with every algorithm, to each binary and user in it", holder(rule.Name))))
+				fmt.Sprintf("AF_ALG is open to %s with every algorithm, to each binary and user in it%s", holder(rule.Name), plan.Steered(rule))))
 		}
 	}
 	for _, rule := range p.Rules {

@@ -86,6 +86,36 @@ func TestSystemdGaps(t *testing.T) {
 	}
 }
 
+// TestStrictExecIsLost: what opens a unit, or a profile, does so however its
+// binaries are started, and says so.
+func TestStrictExecIsLost(t *testing.T) {
+	const steered = "to whoever steers its binaries, by LD_PRELOAD or as a tracer, which strict-exec denies"
+	for _, strict := range []bool{false, true} {
+		p := &plan.Plan{Rules: []policy.Rule{
+			{Name: "early", Units: []string{"dracut-pre-pivot.service"}, StrictExec: strict},
+			{Name: "late", Units: []string{"a.service"}, StrictExec: strict},
+		}}
+		c := Common{Grants: []string{"late"}, Accept: []string{"late"}}
+		_, bySystemd, err := Systemd(p, SystemdOptions{Show: freeUnits, Common: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, byAppArmor, err := AppArmor(p, AppArmorOptions{Common: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := 0
+		for _, g := range append(bySystemd, byAppArmor...) {
+			if strings.Contains(g.Text, steered) {
+				told++
+			}
+		}
+		if want := map[bool]int{true: 3}[strict]; told != want {
+			t.Errorf("strict-exec %t: %d gaps tell, want %d: %v %v", strict, told, want, bySystemd, byAppArmor)
+		}
+	}
+}
+
 // The agent is left as it is, whatever the manager knows of it, and so is a
 // unit of the initramfs for which there is a rule.
 func TestSystemdByConstruction(t *testing.T) {

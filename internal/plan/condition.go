@@ -16,6 +16,7 @@ type Request struct {
 	Binary       string   // absolute path of the executable, as the kernel shows it
 	SHA256       string   // of that executable, lower-case hex
 	Claimed      bool     // Binary is a name in a mount namespace that the subject's side made: it means nothing without SHA256
+	CleanExec    bool     // the executable was started where nobody else steers it: no LD_PRELOAD, no tracer
 	UID          *uint32  // in the initial user namespace
 	User         string   // the name that belongs to UID, if it has one
 	Capabilities []string // effective in the initial user namespace: "CAP_NET_ADMIN"
@@ -42,7 +43,7 @@ type way struct {
 // conditions lists all of them; a rule allows what meets each that applies.
 var (
 	conditions        = append([]condition{{"algorithm", always, algorithmHolds, algorithmMiss, noWays}}, subjectConditions...)
-	subjectConditions = append([]condition{{"subject", namesNobody, never, subjectMiss, noWays}}, listedConditions...)
+	subjectConditions = slices.Concat([]condition{{"subject", namesNobody, never, subjectMiss, noWays}}, listedConditions, []condition{strictExec})
 	listedConditions  = []condition{
 		listed("binary", func(r *policy.Rule) []policy.Binary { return r.Binaries }, binaryHolds, binaryMiss, binaryWay),
 		listed("user", func(r *policy.Rule) []string { return r.Users }, userHolds, userMiss, userWay),
@@ -50,6 +51,23 @@ var (
 		listed("unit", func(r *policy.Rule) []string { return r.Units }, unitHolds, unitMiss, unitWay),
 	}
 )
+
+// strictExec is about how the binary of a rule was started. By itself it names
+// nobody.
+var strictExec = condition{
+	name:    "strict-exec",
+	applies: func(rule *policy.Rule) bool { return rule.StrictExec },
+	holds:   func(_ *policy.Rule, r *Request) bool { return r.CleanExec },
+	miss: func(*policy.Rule, *Request) string {
+		return "it is not known that nobody else steers the executable, by LD_PRELOAD or as a tracer; the rule asks for that (strict-exec), and only the kernel half can tell"
+	},
+	ways: func(rule *policy.Rule) []way {
+		if !rule.StrictExec {
+			return nil
+		}
+		return []way{{"started where nobody else steers it", func(r *Request) { r.CleanExec = true }}}
+	},
+}
 
 // listed is a condition that one of the values in a list of the rule meets. It
 // applies to a rule that lists any.

@@ -34,6 +34,7 @@ func TestDecide(t *testing.T) {
 		Binaries: []policy.Binary{{Path: "/a"}}, Users: []string{"root"}, Capabilities: []string{"CAP_CHOWN"},
 		Units: []string{"a.service"}, Algorithms: sha1s,
 	}
+	strict := policy.Rule{Binaries: []policy.Binary{{Path: "/a"}}, StrictExec: true, Algorithms: sha1s}
 	met := Request{Binary: "/a", UID: uid(0), Capabilities: []string{"CAP_CHOWN"}, Unit: "a.service", Algorithm: sha1}
 	but := func(change func(*Request)) Request { r := met; change(&r); return r }
 	ask := func(t afalg.Type, name string) Request {
@@ -127,6 +128,13 @@ func TestDecide(t *testing.T) {
 		"another type of unit":   {units("a@.service"), Request{Unit: "a@x.socket", Algorithm: sha1}, false},
 		"no instance of it":      {units("a@.service"), Request{Unit: "a.service", Algorithm: sha1}, false},
 
+		"strict-exec":                       {strict, Request{Binary: "/a", CleanExec: true, Algorithm: sha1}, true},
+		"strict-exec, steered or not known": {strict, Request{Binary: "/a", Algorithm: sha1}, false},
+		"strict-exec of another binary":     {strict, Request{Binary: "/b", CleanExec: true, Algorithm: sha1}, false},
+		"strict-exec alone names nobody":    {policy.Rule{StrictExec: true, Algorithms: sha1s}, Request{CleanExec: true, Algorithm: sha1}, false},
+		"strict-exec of anyone":             {policy.Rule{Anyone: true, StrictExec: true, Algorithms: sha1s}, Request{Algorithm: sha1}, false},
+		"clean where nobody asks for that":  {users("0"), Request{UID: uid(0), CleanExec: true, Algorithm: sha1}, true},
+
 		"all conditions":       {all, met, true},
 		"all but the binary":   {all, but(func(r *Request) { r.Binary = "/b" }), false},
 		"all but the user":     {all, but(func(r *Request) { r.UID = uid(1) }), false},
@@ -213,6 +221,9 @@ func oracle(p *Plan, r Request) bool {
 				delete(left, i)
 			}
 		}
+		if rule.StrictExec && !r.CleanExec {
+			delete(left, i)
+		}
 		if len(rule.Users) > 0 {
 			who := map[string]bool{}
 			for _, u := range rule.Users {
@@ -297,10 +308,11 @@ func (w world) rule() policy.Rule {
 		Name:         pick(w, "a", "b", "c"),
 		Anyone:       w.IntN(4) == 0,
 		Binaries:     some1(w, 2, func() policy.Binary { return policy.Binary{Path: w.path(), SHA256: w.digest()} }),
+		StrictExec:   w.IntN(4) == 0,
 		Users:        some1(w, 2, w.user),
 		Capabilities: some1(w, 2, w.cap),
 		Units:        some1(w, 2, w.unit),
-		Algorithms:   some1(w, 4, func() policy.Algorithm { return policy.Algorithm{Algorithm: w.algorithm()} }),
+		Algorithms:   some1(w, 8, func() policy.Algorithm { return policy.Algorithm{Algorithm: w.algorithm()} }),
 	}
 }
 
@@ -309,6 +321,7 @@ func (w world) request() Request {
 		Binary:       w.path(),
 		SHA256:       w.digest(),
 		Claimed:      w.IntN(3) == 0,
+		CleanExec:    w.IntN(3) > 0,
 		UID:          pick(w, nil, uid(0), uid(1), uid(10)),
 		User:         w.user(),
 		Capabilities: some1(w, 2, w.cap),
@@ -407,13 +420,13 @@ func TestDecideProperties(t *testing.T) {
 }
 
 func FuzzDecide(f *testing.F) {
-	f.Add("/a", hexA, uint32(0), true, false, "root", "CAP_KILL", "a@x.service", "hash", "sha1", uint64(1))
-	f.Add("/a (deleted)", "", uint32(1), false, true, "alice", "", "@.service", "hash", "*", uint64(2))
-	f.Fuzz(func(t *testing.T, binary, digest string, id uint32, known, claimed bool, user, capability, unit, typ, name string, seed uint64) {
+	f.Add("/a", hexA, uint32(0), true, false, true, "root", "CAP_KILL", "a@x.service", "hash", "sha1", uint64(1))
+	f.Add("/a (deleted)", "", uint32(1), false, true, false, "alice", "", "@.service", "hash", "*", uint64(2))
+	f.Fuzz(func(t *testing.T, binary, digest string, id uint32, known, claimed, clean bool, user, capability, unit, typ, name string, seed uint64) {
 		w := newWorld(seed)
 		p := &Plan{Rules: some1(w, 4, w.rule)}
 		r := Request{
-			Binary: binary, SHA256: digest, Claimed: claimed, User: user, Capabilities: []string{capability}, Unit: unit,
+			Binary: binary, SHA256: digest, Claimed: claimed, CleanExec: clean, User: user, Capabilities: []string{capability}, Unit: unit,
 			Algorithm: afalg.Algorithm{Type: afalg.Type(typ), Name: name},
 		}
 		if known {

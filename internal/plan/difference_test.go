@@ -49,6 +49,8 @@ func TestDifferences(t *testing.T) {
 			{NowDenied, "aead:gcm(aes) for in a.service"}, {NowDenied, "aead:gcm(aes) for in b.service"}}},
 		{"a digest", "/usr/bin/kcapi-hasher,", "{path: /usr/bin/kcapi-hasher, sha256: '" + hexA + "'},", []Difference{
 			{NowDenied, "hash:hmac(sha256), hash:hmac(sha512) for /usr/bin/kcapi-hasher, user root"}}},
+		{"strict-exec", "sha512hmac]\n", "sha512hmac]\n    strict-exec: true\n", []Difference{
+			{NowDenied, "hash:hmac(sha256), hash:hmac(sha512) for /usr/bin/kcapi-hasher, user root"}, {NowDenied, "hash:hmac(sha256), hash:hmac(sha512) for /usr/bin/sha512hmac, user root"}}},
 		{"a type that is open no more", `["*"]`, `["xts(aes)"]`, []Difference{{NowDenied, "every other skcipher for CAP_NET_ADMIN"}}},
 		{"everybody", "    units: [a.service, b.service]\n", "    anyone: true\n", []Difference{{NowAllowed, "aead:gcm(aes) for anyone"}}},
 		{"a family", "AF_RXRPC", "AF_RDS", []Difference{{NowChanged, "families: AF_RDS, was AF_RXRPC"}}},

@@ -21,7 +21,7 @@ type Explanation struct {
 
 // Miss is a condition that did not hold.
 type Miss struct {
-	Condition string `json:"condition"` // "algorithm", "binary", "user", "capability", "unit", "subject"
+	Condition string `json:"condition"` // "algorithm", "binary", "user", "capability", "unit", "strict-exec", "subject"
 	Text      string `json:"text"`
 }
 

@@ -27,6 +27,10 @@ allow:
     units: [iwd.service, radio@.service]
     capabilities: [CAP_NET_ADMIN, CAP_SYS_ADMIN]
     algorithms: {skcipher: [a1, a2, a3, a4, a5, a6, a7, a8]}
+  - rule: strict
+    binaries: [/strict]
+    strict-exec: true
+    algorithms: {rng: [jitterentropy_rng]}
 `
 
 func TestExplain(t *testing.T) {
@@ -34,6 +38,7 @@ func TestExplain(t *testing.T) {
 	hash := func(name string) afalg.Algorithm { return afalg.Algorithm{Type: afalg.Hash, Name: name} }
 	aead := afalg.Algorithm{Type: afalg.AEAD, Name: "gcm(aes)"}
 	cipher := func(name string) afalg.Algorithm { return afalg.Algorithm{Type: afalg.Skcipher, Name: name} }
+	jitter := afalg.Algorithm{Type: afalg.RNG, Name: "jitterentropy_rng"}
 	tests := map[string]struct {
 		p    *Plan
 		r    Request
@@ -90,8 +95,12 @@ func TestExplain(t *testing.T) {
 		"a star": {p, Request{Binary: "/pinned", SHA256: hexA, Algorithm: afalg.Algorithm{Type: afalg.AEAD, Name: "*"}},
 			"denied: aead:*\nnearest rule: pinned (p:8:5), but\n" +
 				"  algorithm aead:*: a request names one algorithm, not a whole type"},
+		"started cleanly": {p, Request{Binary: "/strict", CleanExec: true, Algorithm: jitter}, "allowed: rng:jitterentropy_rng by rule strict (p:15:5)"},
+		"steered, or not known": {p, Request{Binary: "/strict", Algorithm: jitter},
+			"denied: rng:jitterentropy_rng\nnearest rule: strict (p:15:5), but\n" +
+				"  it is not known that nobody else steers the executable, by LD_PRELOAD or as a tracer; the rule asks for that (strict-exec), and only the kernel half can tell"},
 		"nothing in common": {p, Request{Algorithm: afalg.Algorithm{Type: afalg.RNG, Name: "stdrng"}},
-			"denied: rng:stdrng: the request meets no condition of any rule (the policy has 3)"},
+			"denied: rng:stdrng: the request meets no condition of any rule (the policy has 4)"},
 		"no rules": {&Plan{}, Request{Algorithm: sha1}, "denied: hash:sha1: the policy has no rules, it allows nothing"},
 		"no plan":  {nil, Request{Algorithm: sha1}, "denied: hash:sha1: the policy has no rules, it allows nothing"},
 	}

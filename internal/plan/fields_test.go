@@ -23,6 +23,7 @@ deny: {socket-errno: EPERM, families: [AF_RXRPC, AF_KEY], zero-copy: true}
 allow:
   - rule: all
     binaries: [{path: /b, sha256: ` + hexB + `}, {path: /a, sha256: ` + hexA + `}]
+    strict-exec: true
     users: [root, alice]
     capabilities: [CAP_NET_ADMIN, CAP_BPF]
     units: [b.service, a.service]
@@ -308,8 +309,8 @@ func TestFactsOfAContainerCount(t *testing.T) {
 func TestFactsOfARequestCount(t *testing.T) {
 	root := uint32(0)
 	rule := policy.Rule{Name: "r", Binaries: []policy.Binary{{Path: "/a", SHA256: hexA}}, Users: []string{"7"}, Capabilities: []string{"CAP_BPF"},
-		Units: []string{"a.service"}, Algorithms: sha1s}
-	met := Request{Binary: "/a", SHA256: hexA, UID: uid(7), Capabilities: []string{"CAP_BPF"}, Unit: "a.service", Algorithm: sha1}
+		Units: []string{"a.service"}, StrictExec: true, Algorithms: sha1s}
+	met := Request{Binary: "/a", SHA256: hexA, CleanExec: true, UID: uid(7), Capabilities: []string{"CAP_BPF"}, Unit: "a.service", Algorithm: sha1}
 	p := &Plan{Rules: []policy.Rule{rule}}
 	if !Decide(p, met).Allowed {
 		t.Fatal(Explain(p, met))

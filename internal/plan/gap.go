@@ -62,6 +62,15 @@ func (g Gap) With(e Effect) Gap {
 
 func (g Gap) String() string { return fmt.Sprintf("%s: %s: %s", g.Kind, g.Name, g.Text) }
 
+// Steered is what the gap of a target says besides, if it opens AF_ALG for a rule
+// and cannot see how an executable was started; most rules do not ask for that.
+func Steered(r policy.Rule) string {
+	if !r.StrictExec {
+		return ""
+	}
+	return ", and to whoever steers its binaries, by LD_PRELOAD or as a tracer, which strict-exec denies"
+}
+
 // ZeroCopyGaps is the gap of a target that opens AF_ALG to somebody, if the
 // policy says that zero-copy is denied: no target sees that.
 func (p *Plan) ZeroCopyGaps(opens bool) []Gap {

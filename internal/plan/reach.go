@@ -22,7 +22,7 @@ func Reaches(p *Plan, r Request) bool {
 }
 
 // HasCondition reports whether any rule has a condition of that name, as in a Miss:
-// "binary", "user", "capability", "unit".
+// "binary", "user", "capability", "unit", "strict-exec".
 func (p *Plan) HasCondition(name string) bool {
 	for _, c := range conditions {
 		if c.name == name && slices.ContainsFunc(p.Rules, func(r policy.Rule) bool { return c.applies(&r) }) {

@@ -82,16 +82,21 @@ func (d *decoder) rules(n *yaml.Node) []Rule {
 func (d *decoder) rule(n *yaml.Node, names seenAt) Rule {
 	r := Rule{Pos: d.pos(n)}
 	anyoneOK := true
+	var binaries, strictExec *yaml.Node
 	fields := []field{
 		{"rule", required, func(n *yaml.Node) { r.Name = d.ruleName(n, names) }},
 		{"anyone", optional, func(n *yaml.Node) { r.Anyone, anyoneOK = d.boolean(n, "anyone") }},
-		{"binaries", condition, func(n *yaml.Node) { r.Binaries = d.binaries(n) }},
+		{"binaries", condition, func(n *yaml.Node) { binaries = n; r.Binaries = d.binaries(n) }},
+		{"strict-exec", optional, func(n *yaml.Node) { strictExec = n; r.StrictExec = d.onlyTrue(n, "strict-exec") }},
 		{"users", condition, func(n *yaml.Node) { r.Users = d.strings(n, "users", d.user) }},
 		{"capabilities", condition, func(n *yaml.Node) { r.Capabilities = d.strings(n, "capabilities", d.capability) }},
 		{"units", condition, func(n *yaml.Node) { r.Units = d.strings(n, "units", d.unit) }},
 		{"algorithms", required, func(n *yaml.Node) { r.Algorithms = d.algorithms(n) }},
 	}
 	known, conditions := d.mapping(n, "a rule", fields)
+	if strictExec != nil && binaries == nil {
+		d.errorf(strictExec, "strict-exec is about the binaries of the rule, and it has none: give binaries, or remove strict-exec")
+	}
 	switch {
 	case r.Anyone && conditions > 0:
 		d.errorf(n, `the rule says "anyone: true" and has conditions; remove one or the other`)

@@ -33,6 +33,7 @@ allow:
       - path: /usr/bin/kcapi-hasher
         sha256: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
       - path: "/opt/with space/ünï"
+    strict-exec: true
     users: [root, "0", "1000"]
     capabilities: [CAP_NET_ADMIN]
     units: [dracut-pre-pivot.service]

@@ -31,6 +31,7 @@ allow:
       - path: /usr/bin/kcapi-hasher
         sha256: 0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef
       - "/opt/with space/ünï"
+    strict-exec: true
     users: [root, 0, "1000"]
     capabilities: [CAP_NET_ADMIN]
     units: [dracut-pre-pivot.service]
@@ -87,25 +88,26 @@ func TestParse(t *testing.T) {
 				{"/usr/bin/kcapi-hasher", digest, at(13, 9)},
 				{"/opt/with space/ünï", "", at(15, 9)},
 			},
+			StrictExec:   true,
 			Users:        []string{"root", "0", "1000"},
 			Capabilities: []string{"CAP_NET_ADMIN"},
 			Units:        []string{"dracut-pre-pivot.service"},
 			Algorithms: []Algorithm{
-				alg(afalg.Hash, "hmac(sha512)", 21, 14),
-				alg(afalg.Hash, "sha1", 21, 30),
-				alg(afalg.Skcipher, "adiantum(xchacha12,aes)", 20, 18),
+				alg(afalg.Hash, "hmac(sha512)", 22, 14),
+				alg(afalg.Hash, "sha1", 22, 30),
+				alg(afalg.Skcipher, "adiantum(xchacha12,aes)", 21, 18),
 			},
 		}, {
 			Name:       "everyone",
-			Pos:        at(22, 5),
+			Pos:        at(23, 5),
 			Anyone:     true,
-			Algorithms: []Algorithm{alg(afalg.RNG, "*", 24, 24)},
+			Algorithms: []Algorithm{alg(afalg.RNG, "*", 25, 24)},
 		}},
 		Containers: Containers{
 			Unconfined: "harden",
 			Grants: []Grant{{
-				Pos:         at(28, 7),
-				Rules:       []GrantedRule{{"fips-integrity-check", at(28, 15)}, {"everyone", at(28, 37)}},
+				Pos:         at(29, 7),
+				Rules:       []GrantedRule{{"fips-integrity-check", at(29, 15)}, {"everyone", at(29, 37)}},
 				Platforms:   []string{"podman", "docker"},
 				Names:       []string{"web.1", "a_b"},
 				Images:      []string{"sha256:" + digest},
@@ -114,25 +116,25 @@ func TestParse(t *testing.T) {
 				Labels:      map[string]string{"on": "yes", "app": "", "ünï: #1": `a "b"\c`},
 				Annotations: map[string]string{"example.com/role": "crypto"},
 			}, {
-				Pos:   at(37, 7),
-				Rules: []GrantedRule{{"of-an-include", at(37, 16)}},
+				Pos:   at(38, 7),
+				Rules: []GrantedRule{{"of-an-include", at(38, 16)}},
 				Names: []string{"b"}, Socketcall: "broker",
 			}, {
-				Pos:        at(38, 7),
+				Pos:        at(39, 7),
 				Socketcall: "broker",
 				Names:      []string{"c"},
 				Builds:     true,
 			}},
 		},
 		ExpectOpen: []Expected{{
-			Pos: at(40, 5), Reason: "what the host runs: #1", OutsideContainers: true,
+			Pos: at(41, 5), Reason: "what the host runs: #1", OutsideContainers: true,
 			Units: []string{"cron.service"}, Binaries: []string{"/usr/sbin/cron"},
 		}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("policy (-want +got):\n%s", diff)
 	}
-	if got, want := warningText(warnings), `dir/p.yaml:24:24: "*" opens every rng that a kernel has or will have`; got != want {
+	if got, want := warningText(warnings), `dir/p.yaml:25:24: "*" opens every rng that a kernel has or will have`; got != want {
 		t.Errorf("warnings:\n%s\nwant:\n%s", got, want)
 	}
 }

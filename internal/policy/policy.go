@@ -106,6 +106,7 @@ type Rule struct {
 	Pos          Pos        `json:"position,omitzero" jsonschema:"-"`
 	Anyone       bool       `json:"anyone,omitempty"` // there are no conditions, on purpose
 	Binaries     []Binary   `json:"binaries,omitempty"`
+	StrictExec   bool       `json:"strict-exec,omitempty"`  // nobody else may steer the binary; only with Binaries
 	Users        []string   `json:"users,omitempty"`        // a name, or a decimal uid
 	Capabilities []string   `json:"capabilities,omitempty"` // "CAP_NET_ADMIN"
 	Units        []string   `json:"units,omitempty"`        // "iwd.service"; the template "x@.service" stands for its instances

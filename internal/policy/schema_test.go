@@ -66,6 +66,7 @@ var (
 		{"rule", "The name of the rule, for --grant and --accept.", ruleNameShape{}, 0},
 		{"anyone", "True for a rule without conditions.", nil, 0},
 		{"binaries", "Condition: one of these executables.", []binaryShape{}, 0},
+		{"strict-exec", "Condition on the binaries: nobody else steers them, by LD_PRELOAD or as a tracer. Only the kernel half can tell.", trueShape{}, 0},
 		{"users", "Condition: one of these users, by name or uid.", []userShape{}, 0},
 		{"capabilities", "Condition: one of these capabilities in the initial user namespace.", []capabilityShape{}, 0},
 		{"units", "Condition: one of these systemd units.", []unitShape{}, 0},
@@ -113,7 +114,8 @@ func (Rule) JSONSchemaExtend(s *generator.Schema) {
 	annotate(s, ruleProperties)
 	anyone := generator.NewProperties()
 	anyone.Set("anyone", &generator.Schema{Const: true})
-	s.AnyOf = append([]*generator.Schema{{Required: []string{"anyone"}, Properties: anyone}}, oneRequired(s, "anyone")...)
+	s.AnyOf = append([]*generator.Schema{{Required: []string{"anyone"}, Properties: anyone}}, oneRequired(s, "anyone", "strict-exec")...)
+	s.DependentRequired = map[string][]string{"strict-exec": {"binaries"}}
 }
 
 // A grant gives something, and has a condition besides the platform, as Parse

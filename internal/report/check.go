@@ -59,6 +59,9 @@ func (c *Check) Text(t *term.Printer) {
 		t.Printf("zero-copy into AF_ALG is not denied")
 	}
 	for _, r := range p.Rules {
+		if r.StrictExec {
+			t.Printf("rule %s holds under the kernel half alone: strict-exec (%s)", r.Name, r.Pos)
+		}
 		for _, a := range r.Algorithms {
 			if a.Name == "*" {
 				t.Printf("rule %s opens every %s algorithm (%s)", r.Name, a.Type, a.Pos)

@@ -30,13 +30,19 @@ func grantedRules(p *plan.Plan, base *profile.Profile, broker bool, grants []str
 		return nil, err
 	}
 	var gaps []plan.Gap
+	opens := false
 	for _, r := range rules {
-		if !broker {
+		opens = opens || !broker || !r.StrictExec
+		switch {
+		case !broker:
 			gaps = append(gaps, plan.Wider.Gap(r.Name, grantedRoutes(base),
-				"a static profile sees neither binary nor algorithm: the whole workload gets AF_ALG whole; give the rule to a workload of its own"))
+				"a static profile sees neither binary nor algorithm: AF_ALG is open whole to the whole workload"+plan.Steered(r)+"; give the rule to a workload of its own"))
+		case r.StrictExec:
+			gaps = append(gaps, plan.Stricter.Gap(r.Name, nil,
+				"the rule holds for nobody: it says strict-exec, and the broker cannot tell who steers an executable; only the kernel half can"))
 		}
 	}
-	return append(gaps, p.ZeroCopyGaps(len(rules) > 0)...), nil
+	return append(gaps, p.ZeroCopyGaps(opens)...), nil
 }
 
 // deniedRules are the rules of the policy that are not granted.

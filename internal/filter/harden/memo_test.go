@@ -26,7 +26,7 @@ func memoPlan() *plan.Plan {
 		Name: "p", Digest: "sha256:0", SocketErrno: plan.Errno{Name: "EPERM", Number: 1}, BindErrno: plan.Errno{Name: "EIO", Number: 5},
 		Families: []policy.Family{{Name: "AF_KEY", Number: 15}}, ZeroCopy: policy.Yes, Unconfined: plan.Harden, UnconfinedSaid: true,
 		Rules: []policy.Rule{{
-			Name: "r", Anyone: true, Binaries: []policy.Binary{{Path: "/a", SHA256: "0"}}, Users: []string{"root"}, Capabilities: []string{"CAP_BPF"}, Units: []string{"a.service"},
+			Name: "r", Anyone: true, Binaries: []policy.Binary{{Path: "/a", SHA256: "0"}}, StrictExec: true, Users: []string{"root"}, Capabilities: []string{"CAP_BPF"}, Units: []string{"a.service"},
 			Algorithms: policy.Algorithms{{Algorithm: afalg.Algorithm{Type: afalg.Hash, Name: "sha1"}}},
 		}},
 		Grants: []policy.Grant{{

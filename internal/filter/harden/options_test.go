@@ -147,6 +147,42 @@ func TestZeroCopyGap(t *testing.T) {
 	}
 }
 
+// TestStrictExecGap: a broker denies what it cannot tell, and a static profile
+// opens it.
+func TestStrictExecGap(t *testing.T) {
+	p := testPlan("fips", "other")
+	p.Rules[0].StrictExec = true
+	p.ZeroCopy = policy.Yes // no matter where nobody can use the rule
+	gapOf := func(gaps []plan.Gap) string {
+		i := slices.IndexFunc(gaps, func(g plan.Gap) bool { return g.Name == "fips" })
+		return string(gaps[i].Kind) + ": " + gaps[i].Text
+	}
+	o := task{Options{Grants: []string{"fips"}, Broker: "/run/agent.sock", Socketcall: SocketcallDeny, Host: hostOf(specs.ArchX86_64)}, dockerBase(t)}
+	_, brokered, err := o.run(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, running, err := RunFilter(p, RunOptions{Arch: specs.ArchX86_64, Grants: o.Grants})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Broker, o.Accept = "", []string{"fips", policy.GapZeroCopy}
+	_, static, err := o.run(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const nobody = "stricter: the rule holds for nobody: it says strict-exec, and the broker cannot tell who steers an executable; only the kernel half can"
+	for name, tt := range map[string]struct{ got, want string }{
+		"broker": {gapOf(brokered), nobody},
+		"run":    {gapOf(running), nobody},
+		"static": {gapOf(static), "wider: a static profile sees neither binary nor algorithm: AF_ALG is open whole to the whole workload, and to whoever steers its binaries, by LD_PRELOAD or as a tracer, which strict-exec denies; give the rule to a workload of its own"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s: %s\nwant %s", name, tt.got, tt.want)
+		}
+	}
+}
+
 func TestAcceptOfNothing(t *testing.T) {
 	o := task{Options{Accept: []string{"fips"}, Socketcall: SocketcallDeny, Host: hostOf(specs.ArchX86_64)}, dockerBase(t)}
 	if _, _, err := o.run(testPlan("fips")); err == nil || !strings.Contains(err.Error(), "no wider gap of that name") {
