@@ -215,15 +215,15 @@ func binaryWay(b policy.Binary) way {
 }
 
 func userHolds(user string, r *Request) bool {
-	if uid, ok := numeric(user); ok {
+	if uid, ok := Numeric(user); ok {
 		return r.UID != nil && *r.UID == uid
 	}
 	return known(r.User) && user == r.User
 }
 
-// numeric reads a user that stands for a uid: a decimal number, or root,
+// Numeric reads a user that stands for a uid: a decimal number, or root,
 // which is uid 0 whatever a host's user database calls it.
-func numeric(user string) (uint32, bool) {
+func Numeric(user string) (uint32, bool) {
 	if user == "root" {
 		return 0, true
 	}
@@ -244,7 +244,7 @@ func userMiss(users []string, r *Request) string {
 
 func userWay(user string) way {
 	return way{"user " + user, func(r *Request) {
-		if uid, ok := numeric(user); ok {
+		if uid, ok := Numeric(user); ok {
 			r.UID = &uid
 		} else {
 			r.User = user

@@ -1,0 +1,319 @@
+package lsm
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
+	"github.com/afalg-policy/afalg-policy/internal/lsm/guard"
+	"github.com/afalg-policy/afalg-policy/internal/lsm/table"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+)
+
+// Options of a load.
+type Options struct {
+	Audit  bool
+	Policy string // what the user calls it; a path is absolute
+	Tool   string // name and version of this program
+}
+
+// Load puts a plan in force for the whole host, in place of what was. It is all
+// or nothing: where the programs do not decide as they should, what was in force
+// before is again.
+func Load(ctx context.Context, p *plan.Plan, o Options) (*State, []plan.Gap, error) {
+	unlock, err := lock()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlock()
+	return load(ctx, p, o)
+}
+
+// Refresh looks the names of the loaded policy up again, after an upgrade. The
+// plan must be the one that is loaded.
+func Refresh(ctx context.Context, p *plan.Plan, tool string) (*State, []plan.Gap, error) {
+	unlock, err := lock()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlock()
+	before, err := ReadState()
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.Digest != before.Digest {
+		return nil, nil, fmt.Errorf("%s has changed since it was loaded: load it with `afalg-policy lsm load`", before.Policy)
+	}
+	return load(ctx, p, Options{Audit: before.Audit, Policy: before.Policy, Tool: tool})
+}
+
+func load(ctx context.Context, p *plan.Plan, o Options) (*State, []plan.Gap, error) {
+	h, err := Look()
+	if err != nil {
+		return nil, nil, err
+	}
+	attachment, err := h.Choose()
+	if err != nil {
+		return nil, nil, err
+	}
+	names, err := ask(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	generation, err := newGeneration()
+	if err != nil {
+		return nil, nil, err
+	}
+	t, gaps, err := table.Compile(p, names, table.Options{Generation: generation, Audit: o.Audit})
+	if err != nil {
+		return nil, nil, err
+	}
+	n := needsOf(p, h, attachment, o)
+	gaps = append(gaps, hostGaps(p, h, n)...)
+	before, err := ReadState()
+	if err != nil && !errors.Is(err, ErrNotLoaded) {
+		return nil, nil, err
+	}
+	s := &State{
+		Tool: o.Tool, Policy: o.Policy, Digest: p.Digest, Audit: o.Audit, Attachment: attachment, Generation: generation,
+		Families: familyBits(p), Programs: programsFor(n), Objects: guard.Digest(), Loaded: time.Now().UTC(),
+		Binaries: slices.Sorted(maps.Keys(names.Files)),
+	}
+	for _, g := range gaps {
+		s.Gaps = append(s.Gaps, g.String())
+	}
+	if before != nil {
+		s.Containers = living(before.Containers)
+	}
+	c := change{plan: p, names: names, state: s, before: before, table: t, needs: n}
+	return s, gaps, c.make(ctx)
+}
+
+func needsOf(p *plan.Plan, h Host, a Attachment, o Options) needs {
+	n := needs{attachment: a, splices: h.Splices, zeroCopy: p.RefusesZeroCopy() && !o.Audit}
+	for _, r := range p.Rules {
+		n.strict = n.strict || r.StrictExec
+	}
+	return n
+}
+
+// hostGaps are those of the host, not of the table.
+func hostGaps(p *plan.Plan, h Host, n needs) []plan.Gap {
+	var gaps []plan.Gap
+	for _, r := range p.Rules {
+		if r.StrictExec && n.attachment != LSM {
+			gaps = append(gaps, plan.Stricter.Gap(r.Name, nil, "strict-exec needs bpf among the active LSMs; the rule holds for nobody here"))
+		}
+		if len(r.Units) > 0 && !h.Unified {
+			gaps = append(gaps, plan.Stricter.Gap(r.Name, nil, "systemd keeps units in another cgroup hierarchy than the unified one here; the rule holds for no unit"))
+		}
+	}
+	return gaps
+}
+
+func familyBits(p *plan.Plan) (bits uint64) {
+	for _, f := range p.Families {
+		if f.Number < 64 {
+			bits |= 1 << f.Number
+		}
+	}
+	return bits
+}
+
+// change is one load on its way.
+type change struct {
+	plan   *plan.Plan
+	names  table.Host
+	state  *State
+	before *State
+	table  *table.Table
+	needs  needs
+}
+
+// make attaches first and pins then, so that at no moment less decides than
+// before.
+func (c *change) make(ctx context.Context) (err error) {
+	s, err := spec(c.state.Attachment)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(Dir, 0o700); err != nil {
+		return hosterr.Errorf("make the directory of pins: %w", err)
+	}
+	m := openMaps(s)
+	fresh := m == nil
+	if fresh {
+		if m, err = makeMaps(s); err != nil {
+			return err
+		}
+	}
+	defer m.close()
+	undo, err := c.swap(s, m, c.table)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo())
+		}
+	}()
+	links := attached{}
+	if fresh || !c.attachedAlready() {
+		if links, err = attach(s, m, c.needs, c.state.Families); err != nil {
+			return err
+		}
+		defer links.close() // those that are not pinned end here
+	}
+	if err := c.probe(ctx, s, m); err != nil {
+		return err
+	}
+	if err := c.state.write(); err != nil {
+		return err
+	}
+	if fresh {
+		if err := m.pin(); err != nil {
+			return err
+		}
+	}
+	if len(links) > 0 {
+		if err := links.pin(); err != nil {
+			return err
+		}
+	}
+	return sweep(m, c.state.Generation)
+}
+
+// attachedAlready reports whether the very programs that are needed are attached
+// and pinned.
+func (c *change) attachedAlready() bool {
+	if c.before == nil || c.before.Attachment != c.state.Attachment || c.before.Families != c.state.Families ||
+		c.before.Objects != c.state.Objects || !slices.Equal(c.before.Programs, c.state.Programs) {
+		return false
+	}
+	for _, name := range c.state.Programs {
+		if _, err := linkInfo(name); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// sweep forgets the grants of tables that were in force before.
+func sweep(m pinned, generation uint64) error {
+	var old []guard.Container
+	var k guard.Container
+	var v guard.Rules
+	for all := m["containers"].Iterate(); all.Next(&k, &v); {
+		if k.Generation != generation {
+			old = append(old, k)
+		}
+	}
+	for _, k := range old {
+		if err := m["containers"].Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// swap puts a table into the slot. What it returns puts back the one before.
+func (c *change) swap(s *ebpf.CollectionSpec, m pinned, t *table.Table) (undo func() error, err error) {
+	if err := c.grant(m, t.Generation); err != nil {
+		return nil, err
+	}
+	next, err := fill(s.Maps["slot"].InnerMap, t)
+	if err != nil {
+		return nil, err
+	}
+	defer next.Close()
+	old := inSlot(m["slot"])
+	if err := m["slot"].Put(uint32(0), next); err != nil {
+		return nil, errors.Join(hosterr.Errorf("put the table in force: %w", err), closeMap(old))
+	}
+	return func() error {
+		if old == nil {
+			return nil
+		}
+		defer old.Close()
+		return m["slot"].Put(uint32(0), old)
+	}, nil
+}
+
+func closeMap(m *ebpf.Map) error {
+	if m == nil {
+		return nil
+	}
+	return m.Close()
+}
+
+// inSlot returns the table in force, or nil.
+func inSlot(slot *ebpf.Map) *ebpf.Map {
+	var m *ebpf.Map
+	if slot.Lookup(uint32(0), &m) != nil {
+		return nil
+	}
+	return m
+}
+
+// fill makes the map of a table, which nobody changes any more.
+func fill(inner *ebpf.MapSpec, t *table.Table) (*ebpf.Map, error) {
+	s := inner.Copy()
+	s.MaxEntries = uint32(len(t.Entries))
+	m, err := ebpf.NewMap(s)
+	if err != nil {
+		return nil, hosterr.Errorf("make the table: %w", err)
+	}
+	for k, v := range t.Entries {
+		if err := m.Put(k, v[:]); err != nil {
+			m.Close()
+			return nil, hosterr.Errorf("fill the table: %w", err)
+		}
+	}
+	if err := m.Freeze(); err != nil {
+		m.Close()
+		return nil, hosterr.Errorf("freeze the table: %w", err)
+	}
+	return m, nil
+}
+
+func newGeneration() (uint64, error) {
+	var b [8]byte
+	_, err := rand.Read(b[:])
+	return binary.NativeEndian.Uint64(b[:]), err
+}
+
+// grant gives the containers of a load their rules in a table that is about to
+// be in force, as far as the plan still has them.
+func (c *change) grant(m pinned, generation uint64) error {
+	for _, g := range c.state.Containers {
+		if err := put(m["containers"], c.plan, generation, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func put(containers *ebpf.Map, p *plan.Plan, generation uint64, g Grantee) error {
+	granted, _ := p.GrantedKnown(g.Rules)
+	var names []string
+	for _, r := range granted.Rules {
+		names = append(names, r.Name)
+	}
+	rules, err := table.Granted(p, names)
+	if err != nil {
+		return err
+	}
+	if err := containers.Put(guard.Container{Generation: generation, Cgroup: g.Cgroup}, rules); err != nil {
+		return hosterr.Errorf("register the container %s: %w", g.ID, err)
+	}
+	return nil
+}

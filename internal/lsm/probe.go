@@ -1,0 +1,214 @@
+package lsm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/hosterr"
+	"github.com/afalg-policy/afalg-policy/internal/lsm/guard"
+	"github.com/afalg-policy/afalg-policy/internal/lsm/table"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
+)
+
+// A program may be attached and never run. So each load asks: a copy of this
+// executable, which no rule lists, is started twice. Under the policy it must be
+// denied; with one rule more, which lists it, it must be allowed.
+
+// probeName is the name under which the executable is the probe.
+const probeName = "afalg-policy-lsm-probe"
+
+// probeUser is nobody's id. It keeps rules about users out of the answer.
+const probeUser = 1<<32 - 3
+
+// probeAnswer is what the probe met: 0, or an errno.
+type probeAnswer struct {
+	Socket, Bind unix.Errno
+}
+
+func init() {
+	if os.Args[0] != probeName {
+		return
+	}
+	json.NewEncoder(os.Stdout).Encode(askKernel())
+	os.Exit(0)
+}
+
+// askKernel makes a socket and binds it, and does nothing with it.
+func askKernel() (a probeAnswer) {
+	fd, err := unix.Socket(unix.AF_ALG, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if errors.As(err, &a.Socket) {
+		a.Bind = a.Socket
+		return a
+	}
+	defer unix.Close(fd)
+	address := &unix.SockaddrALG{Type: string(table.ProbeAlgorithm.Type), Name: table.ProbeAlgorithm.Name}
+	errors.As(unix.Bind(fd, address), &a.Bind)
+	return a
+}
+
+// probe shows that the programs decide by the table in force, and by another one
+// as soon as that is. The table of the policy is in force at the end.
+func (c *change) probe(ctx context.Context, s *ebpf.CollectionSpec, m pinned) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	copied, err := ownCopy()
+	if err != nil {
+		return hosterr.Errorf("copy this executable for a probe: %w", err)
+	}
+	defer copied.Close()
+	binary, err := keyOf(copied)
+	if err != nil {
+		return err
+	}
+	if err := c.probeDenied(ctx, copied, binary, m); err != nil {
+		return err
+	}
+	listed, _, err := table.Compile(c.plan, c.names, table.Options{Generation: c.table.Generation, Audit: c.state.Audit, Probe: &binary})
+	if err != nil {
+		return err
+	}
+	if _, err := c.swap(s, m, listed); err != nil {
+		return err
+	}
+	err = c.probeAllowed(ctx, copied, binary, m)
+	_, back := c.swap(s, m, c.table)
+	forget(m, binary)
+	return errors.Join(err, back)
+}
+
+var errNeverRuns = errors.New("the programs are attached, and do not run")
+
+func (c *change) probeDenied(ctx context.Context, copied *os.File, binary guard.Binary, m pinned) error {
+	defer forget(m, binary)
+	a, err := runProbe(ctx, copied)
+	if err != nil {
+		return err
+	}
+	seen := usesOf(m["uses"], binary)
+	socket, ok := seen[guard.HookSocket]
+	switch want := unix.Errno(c.plan.SocketErrno.Number); {
+	case !ok:
+		return hosterr.Errorf("probe: %w: a socket of AF_ALG was recorded by none; nothing is in force", errNeverRuns)
+	case socket.allowed && !slices.ContainsFunc(c.plan.Rules, openToAll):
+		return hosterr.Errorf("probe: an executable that no rule lists was allowed a socket")
+	case !socket.allowed && !c.state.Audit && a.Socket != want:
+		return hosterr.Errorf("probe: an executable that no rule lists met %v instead of %v; nothing is in force", a.Socket, want)
+	}
+	return nil
+}
+
+// openToAll reports whether a rule may be met by a process that is known for
+// nothing but its unit.
+func openToAll(r policy.Rule) bool { return len(r.Binaries)+len(r.Users)+len(r.Capabilities) == 0 }
+
+func (c *change) probeAllowed(ctx context.Context, copied *os.File, binary guard.Binary, m pinned) error {
+	a, err := runProbe(ctx, copied)
+	if err != nil {
+		return err
+	}
+	seen := usesOf(m["uses"], binary)
+	if !seen[guard.HookSocket].allowed {
+		return hosterr.Errorf("probe: an executable that a rule lists was denied a socket (%v): the programs do not see which executable asks", a.Socket)
+	}
+	if a.Socket == 0 && !seen[guard.HookBind].allowed {
+		return hosterr.Errorf("probe: an executable that a rule lists was denied its algorithm (%v): the programs do not see the algorithm", a.Bind)
+	}
+	return nil
+}
+
+func runProbe(ctx context.Context, copied *os.File) (a probeAnswer, err error) {
+	cmd := exec.CommandContext(ctx, "/proc/self/fd/3") // nobody else may look into /proc of this process
+	cmd.Args = []string{probeName}
+	cmd.Env, cmd.ExtraFiles = []string{}, []*os.File{copied}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: probeUser, Gid: probeUser}}
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return a, hosterr.Errorf("start the probe: %w: %s", err, errs.Bytes())
+	}
+	if err := json.Unmarshal(out.Bytes(), &a); err != nil {
+		return a, hosterr.Errorf("the probe's answer: %w", err)
+	}
+	return a, nil
+}
+
+// ownCopy is an executable that no rule can list: it has no path.
+func ownCopy() (*os.File, error) {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	defer self.Close()
+	fd, err := unix.MemfdCreate(probeName, unix.MFD_CLOEXEC|unix.MFD_EXEC)
+	if err == unix.EINVAL { // before 6.3
+		fd, err = unix.MemfdCreate(probeName, unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return nil, err
+	}
+	written := os.NewFile(uintptr(fd), probeName)
+	defer written.Close()
+	if _, err := io.Copy(written, self); err != nil {
+		return nil, err
+	}
+	if err := unix.Fchmod(fd, 0o555); err != nil {
+		return nil, err
+	}
+	return os.Open(procFile(fd)) // what is open for writing cannot be started
+}
+
+// keyOf finds how the programs see an open file.
+func keyOf(f *os.File) (guard.Binary, error) {
+	all, err := openFiles()
+	if err != nil {
+		return guard.Binary{}, err
+	}
+	for _, o := range all {
+		if o.Process == uint32(os.Getpid()) && o.Descriptor == uint32(f.Fd()) {
+			return o.File, nil
+		}
+	}
+	return guard.Binary{}, hosterr.Errorf("the kernel does not list an open file of this process")
+}
+
+type answered struct{ allowed bool }
+
+// usesOf returns the last answers to an executable, by hook.
+func usesOf(uses *ebpf.Map, binary guard.Binary) map[uint8]answered {
+	seen := map[uint8]answered{}
+	var u guard.Use
+	var times guard.Times
+	for all := uses.Iterate(); all.Next(&u, &times); {
+		if u.Binary == binary {
+			seen[u.Hook] = answered{u.Allowed != 0}
+		}
+	}
+	return seen
+}
+
+// forget takes the probe out of the record.
+func forget(m pinned, binary guard.Binary) {
+	var mine []guard.Use
+	var u guard.Use
+	var times guard.Times
+	for all := m["uses"].Iterate(); all.Next(&u, &times); {
+		if u.Binary == binary {
+			mine = append(mine, u)
+		}
+	}
+	for _, u := range mine {
+		m["uses"].Delete(u)
+	}
+	m["trails"].Delete(binary)
+}
