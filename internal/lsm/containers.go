@@ -47,7 +47,7 @@ func Register(p *plan.Plan, id string, pid int, rules []string) error {
 	if err := s.write(); err != nil {
 		return err
 	}
-	return put(m["containers"], p, s.Generation, g)
+	return grantTo(m["containers"], p, s.Generation, g)
 }
 
 // living leaves out the containers whose cgroup is gone. The kernel gives no

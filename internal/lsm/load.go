@@ -101,6 +101,7 @@ func load(ctx context.Context, p *plan.Plan, o Options) (*State, []plan.Gap, err
 func needsOf(p *plan.Plan, h Host, a Attachment, o Options) needs {
 	n := needs{attachment: a, splices: h.Splices, zeroCopy: p.RefusesZeroCopy() && !o.Audit}
 	for _, r := range p.Rules {
+		n.binaries = n.binaries || len(r.Binaries) > 0
 		n.strict = n.strict || r.StrictExec
 	}
 	return n
@@ -295,14 +296,14 @@ func newGeneration() (uint64, error) {
 // be in force, as far as the plan still has them.
 func (c *change) grant(m pinned, generation uint64) error {
 	for _, g := range c.state.Containers {
-		if err := put(m["containers"], c.plan, generation, g); err != nil {
+		if err := grantTo(m["containers"], c.plan, generation, g); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func put(containers *ebpf.Map, p *plan.Plan, generation uint64, g Grantee) error {
+func grantTo(containers *ebpf.Map, p *plan.Plan, generation uint64, g Grantee) error {
 	granted, _ := p.GrantedKnown(g.Rules)
 	var names []string
 	for _, r := range granted.Rules {

@@ -41,6 +41,7 @@ type needs struct {
 	attachment Attachment
 	zeroCopy   bool // refuse it
 	splices    bool // the kernel passes pages by sendmsg: Linux 6.5
+	binaries   bool // some rule names an executable
 	strict     bool // some rule asks for a clean start
 }
 
@@ -48,6 +49,7 @@ var hooks = []hook{
 	{"guard_socket", func(needs) bool { return true }},
 	{"guard_bind", func(needs) bool { return true }},
 	{"guard_accept", func(needs) bool { return true }},
+	{"guard_prctl", func(n needs) bool { return n.binaries }},
 	{"guard_sendmsg", func(n needs) bool { return n.zeroCopy && n.splices }},
 	{"taint_sendpage", func(n needs) bool { return n.zeroCopy && !n.splices }},
 	{"guard_recvmsg", func(n needs) bool { return n.zeroCopy && !n.splices }},

@@ -67,14 +67,15 @@ func (c *change) probe(ctx context.Context, s *ebpf.CollectionSpec, m pinned) er
 		return hosterr.Errorf("copy this executable for a probe: %w", err)
 	}
 	defer copied.Close()
-	binary, err := keyOf(copied)
+	file, err := keyOf(copied)
 	if err != nil {
 		return err
 	}
+	binary := file.Binary
 	if err := c.probeDenied(ctx, copied, binary, m); err != nil {
 		return err
 	}
-	listed, _, err := table.Compile(c.plan, c.names, table.Options{Generation: c.table.Generation, Audit: c.state.Audit, Probe: &binary})
+	listed, _, err := table.Compile(c.plan, c.names, table.Options{Generation: c.table.Generation, Audit: c.state.Audit, Probe: &file})
 	if err != nil {
 		return err
 	}
@@ -169,17 +170,17 @@ func ownCopy() (*os.File, error) {
 }
 
 // keyOf finds how the programs see an open file.
-func keyOf(f *os.File) (guard.Binary, error) {
+func keyOf(f *os.File) (table.File, error) {
 	all, err := openFiles()
 	if err != nil {
-		return guard.Binary{}, err
+		return table.File{}, err
 	}
 	for _, o := range all {
 		if o.Process == uint32(os.Getpid()) && o.Descriptor == uint32(f.Fd()) {
-			return o.File, nil
+			return table.File{Binary: o.File, ChangedSec: o.ChangedSec, ChangedNsec: o.ChangedNsec}, nil
 		}
 	}
-	return guard.Binary{}, hosterr.Errorf("the kernel does not list an open file of this process")
+	return table.File{}, hosterr.Errorf("the kernel does not list an open file of this process")
 }
 
 type answered struct{ allowed bool }

@@ -179,4 +179,3 @@ func str(s []int8) string {
 	}
 	return b.String()
 }
-

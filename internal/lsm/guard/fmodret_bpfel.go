@@ -34,6 +34,7 @@ type FmodRetMark struct {
 		Type [16]int8
 		Name [104]int8
 	}
+	Several uint64
 }
 
 type FmodRetQuestion struct {
@@ -117,6 +118,7 @@ const (
 	FmodRetProgDecide        = "decide"
 	FmodRetProgGuardAccept   = "guard_accept"
 	FmodRetProgGuardBind     = "guard_bind"
+	FmodRetProgGuardPrctl    = "guard_prctl"
 	FmodRetProgGuardRecvmsg  = "guard_recvmsg"
 	FmodRetProgGuardSendmsg  = "guard_sendmsg"
 	FmodRetProgGuardSocket   = "guard_socket"
@@ -179,6 +181,7 @@ type FmodRetProgramSpecs struct {
 	Decide        *ebpf.ProgramSpec `ebpf:"decide"`
 	GuardAccept   *ebpf.ProgramSpec `ebpf:"guard_accept"`
 	GuardBind     *ebpf.ProgramSpec `ebpf:"guard_bind"`
+	GuardPrctl    *ebpf.ProgramSpec `ebpf:"guard_prctl"`
 	GuardRecvmsg  *ebpf.ProgramSpec `ebpf:"guard_recvmsg"`
 	GuardSendmsg  *ebpf.ProgramSpec `ebpf:"guard_sendmsg"`
 	GuardSocket   *ebpf.ProgramSpec `ebpf:"guard_socket"`
@@ -287,6 +290,7 @@ type FmodRetPrograms struct {
 	Decide        *ebpf.Program `ebpf:"decide"`
 	GuardAccept   *ebpf.Program `ebpf:"guard_accept"`
 	GuardBind     *ebpf.Program `ebpf:"guard_bind"`
+	GuardPrctl    *ebpf.Program `ebpf:"guard_prctl"`
 	GuardRecvmsg  *ebpf.Program `ebpf:"guard_recvmsg"`
 	GuardSendmsg  *ebpf.Program `ebpf:"guard_sendmsg"`
 	GuardSocket   *ebpf.Program `ebpf:"guard_socket"`
@@ -300,6 +304,7 @@ func (p *FmodRetPrograms) Close() error {
 		p.Decide,
 		p.GuardAccept,
 		p.GuardBind,
+		p.GuardPrctl,
 		p.GuardRecvmsg,
 		p.GuardSendmsg,
 		p.GuardSocket,

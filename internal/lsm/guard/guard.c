@@ -29,6 +29,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define CAP_SYS_PTRACE 19
 #define LSM_UNSAFE_PTRACE 2
 #define PTRACE_MODE_ATTACH 2
+#define PR_SET_MM 35
+#define PR_SET_MM_EXE_FILE 13
+#define PR_SET_MM_MAP 14
 #define INITIAL_CGROUP_NS 0xEFFFFFFBU /* PROC_CGROUP_INIT_INO */
 
 /* Families that the policy closes besides AF_ALG, by bit. In read-only data, so
@@ -65,7 +68,7 @@ HASH(uses, 8192, struct use, struct times);
 HASH(trails, 2048, struct binary, struct trail);
 HASH(unit_names, 4096, __u64, struct unit_name);
 /* By address and not by cookie: nothing tells of a socket's end, and addresses
- * come again. */
+ * come again. User space sweeps what is left. */
 HASH(marks, 65536, __u64, struct mark);
 HASH(tainted, 65536, __u64, __u64);
 
@@ -393,8 +396,12 @@ static __noinline int by_binary(void *table, const union value *meta, const stru
 		k.binary = f->binary;
 		named = bpf_map_lookup_elem(table, &k);
 		if (named) {
-			join(&held, &named->binary.any);
-			if (named->binary.changed_sec == f->changed_sec && named->binary.changed_nsec == f->changed_nsec)
+			int same = named->binary.changed_sec == f->changed_sec &&
+				   named->binary.changed_nsec == f->changed_nsec;
+
+			if (same || !named->binary.exact)
+				join(&held, &named->binary.any);
+			if (same)
 				join(&held, &named->binary.content);
 		}
 	}
@@ -697,6 +704,15 @@ static __always_inline struct sock *parent_of(struct sock *sk)
 	return parent;
 }
 
+/* After the parent: two counters of 32 bits, then the type, once it is bound. */
+static __always_inline int is_bound(struct sock *sk)
+{
+	__u64 type = 0;
+
+	bpf_probe_read_kernel(&type, sizeof(type), (void *)sk + bpf_core_type_size(struct sock) + 16);
+	return type != 0;
+}
+
 static __always_inline __u64 cookie_of(struct sock *sk)
 {
 	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
@@ -717,14 +733,40 @@ static __always_inline struct mark *mark_of(struct sock *sk)
 	return m && m->cookie == cookie_of(sk) ? m : 0;
 }
 
-static __noinline int remember(struct sock *sk, const struct source *from)
+static __noinline int same_algorithm(const struct algorithm *a, const struct algorithm *b)
+{
+	const __u64 *x = (const void *)a, *y = (const void *)b;
+
+	for (int i = 0; i < (int)(sizeof(*a) / 8); i++)
+		if (x[i] != y[i])
+			return 0;
+	return 1;
+}
+
+/* The call may fail after this, and leave the socket bound to what it was: so a
+ * mark that differs from it says so, and a socket that is bound without a mark,
+ * which is from before the load, gets none. */
+static __noinline long remember(struct sock *sk, const struct source *from)
 {
 	__u64 key = (__u64)sk;
-	struct mark m;
+	struct mark *old, m;
 
+	__builtin_memset(&m, 0, sizeof(m));
 	m.cookie = bpf_get_socket_cookie(sk);
 	read_algorithm(&m.algorithm, from);
-	return bpf_map_update_elem(&marks, &key, &m, 0);
+	if (is_bound(sk)) {
+		old = bpf_map_lookup_elem(&marks, &key);
+		if (!old || old->cookie != m.cookie) {
+			count(COUNT_UNMARKED);
+			return -EINVAL;
+		}
+		m.several = old->several || !same_algorithm(&old->algorithm, &m.algorithm);
+	}
+	if (bpf_map_update_elem(&marks, &key, &m, 0)) {
+		count(COUNT_FULL);
+		return -ENOMEM;
+	}
+	return 0;
 }
 
 /* The kernel has copied the address already, so nobody changes it any more. */
@@ -745,11 +787,8 @@ long BPF_PROG(guard_bind, struct socket *sock, struct sockaddr *address, int siz
 	answer = ask(HOOK_BIND, &from);
 	if (answer)
 		return answer;
-	if (remember(sk, &from)) {
-		count(COUNT_FULL);
-		return -ENOMEM;
-	}
-	return 0;
+	answer = remember(sk, &from);
+	return answer && flags_now() & FLAG_AUDIT ? 0 : answer;
 }
 
 HOOK(socket_accept)
@@ -761,12 +800,26 @@ long BPF_PROG(guard_accept, struct socket *sock, struct socket *newsock, int ret
 	if (ret || !is_alg(sk))
 		return ret;
 	m = mark_of(sk);
-	if (m) {
+	if (m && !m->several) {
 		struct source from = {m->algorithm.type, m->algorithm.name, NAME_SIZE};
 		return ask(HOOK_ACCEPT, &from);
 	}
 	count(COUNT_UNMARKED);
 	return flags_now() & FLAG_AUDIT ? 0 : -EINVAL;
+}
+
+/* With a user namespace of its own, a task may say which file its memory was
+ * started from, and may share that memory with one outside the namespace. */
+HOOK(task_prctl)
+long BPF_PROG(guard_prctl, int option, unsigned long what)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (option != PR_SET_MM || (what != PR_SET_MM_EXE_FILE && what != PR_SET_MM_MAP))
+		return 0;
+	if (BPF_CORE_READ(task, cred, user_ns, level) == 0 || flags_now() & FLAG_AUDIT)
+		return 0;
+	return -EPERM;
 }
 
 /* ---- Zero-copy: pages of files as the input of an algorithm ---- */
@@ -788,18 +841,22 @@ long BPF_PROG(guard_sendmsg, struct socket *sock, struct msghdr *msg, int size, 
 	return refuse_zero_copy();
 }
 
+/* There was no room for one that is. */
+static volatile __u32 all_tainted;
+
 /* Before 6.5 no hook sees the pages go in: what has such pages gives no result. */
 SEC("fentry/sock_sendpage")
 int BPF_PROG(taint_sendpage, struct file *file)
 {
 	struct socket *sock = BPF_CORE_READ(file, private_data);
 	struct sock *sk = BPF_CORE_READ(sock, sk);
-	__u64 address = (__u64)sk, cookie;
+	__u64 address = (__u64)sk, inode;
 
 	if (!is_alg(sk))
 		return 0;
-	cookie = cookie_of(parent_of(sk));
-	bpf_map_update_elem(&tainted, &address, &cookie, 0);
+	inode = BPF_CORE_READ(file, f_inode, i_ino);
+	if (bpf_map_update_elem(&tainted, &address, &inode, 0))
+		all_tainted = 1;
 	return 0;
 }
 
@@ -807,12 +864,12 @@ HOOK(socket_recvmsg)
 long BPF_PROG(guard_recvmsg, struct socket *sock, struct msghdr *msg, int size, int flags, int ret)
 {
 	struct sock *sk = sock->sk;
-	__u64 address = (__u64)sk, *cookie;
+	__u64 address = (__u64)sk, *inode;
 
 	if (ret || !is_alg(sk))
 		return ret;
-	cookie = bpf_map_lookup_elem(&tainted, &address);
-	if (!cookie || *cookie != cookie_of(parent_of(sk)))
+	inode = bpf_map_lookup_elem(&tainted, &address);
+	if (!all_tainted && (!inode || *inode != BPF_CORE_READ(sock, file, f_inode, i_ino)))
 		return 0;
 	return refuse_zero_copy();
 }
@@ -864,7 +921,7 @@ int BPF_PROG(strict_started, struct linux_binprm *bprm)
 	struct binary b = {}, none = {}, *started;
 	int listed = strict(bprm->file, &b);
 
-	if (!listed || (bprm->unsafe & LSM_UNSAFE_PTRACE)) {
+	if (!listed || (bprm->unsafe & LSM_UNSAFE_PTRACE) || has_listener(task)) {
 		started = bpf_task_storage_get(&clean, task, 0, 0);
 		if (started)
 			*started = none;
@@ -887,8 +944,9 @@ int BPF_PROG(strict_child, struct task_struct *task, unsigned long flags, int re
 	if (!mine || !mine->inode)
 		return 0;
 	started = bpf_task_storage_get(&clean, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (started)
-		*started = *mine;
+	if (!started)
+		return -ENOMEM; /* it would hold its parent's sockets, and anybody could trace it */
+	*started = *mine;
 	return 0;
 }
 

@@ -81,6 +81,7 @@ struct binary_rules {
 	struct rules content; /* rules that name a digest; hold for this change time */
 	__s64 changed_sec;
 	__u32 changed_nsec;
+	__u32 exact; /* the file system uses its numbers again: any holds for this change time, too */
 };
 
 struct capability_rules {
@@ -159,6 +160,7 @@ struct unit_name {
 struct mark {
 	__u64 cookie;
 	struct algorithm algorithm;
+	__u64 several; /* it was bound again to another, which may have failed */
 };
 
 enum counter {

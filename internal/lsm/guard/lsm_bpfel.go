@@ -32,7 +32,7 @@ type LSMBinaryRules struct {
 	Content     LSMRules
 	ChangedSec  int64
 	ChangedNsec uint32
-	_           [4]byte
+	Exact       uint32
 }
 
 type LSMCapabilityRules struct {
@@ -121,6 +121,7 @@ type LSMMark struct {
 	_         structs.HostLayout
 	Cookie    uint64
 	Algorithm LSMAlgorithm
+	Several   uint64
 }
 
 type LSMMeta struct {
@@ -228,6 +229,7 @@ const (
 	LSMProgDecide        = "decide"
 	LSMProgGuardAccept   = "guard_accept"
 	LSMProgGuardBind     = "guard_bind"
+	LSMProgGuardPrctl    = "guard_prctl"
 	LSMProgGuardRecvmsg  = "guard_recvmsg"
 	LSMProgGuardSendmsg  = "guard_sendmsg"
 	LSMProgGuardSocket   = "guard_socket"
@@ -294,6 +296,7 @@ type LSMProgramSpecs struct {
 	Decide        *ebpf.ProgramSpec `ebpf:"decide"`
 	GuardAccept   *ebpf.ProgramSpec `ebpf:"guard_accept"`
 	GuardBind     *ebpf.ProgramSpec `ebpf:"guard_bind"`
+	GuardPrctl    *ebpf.ProgramSpec `ebpf:"guard_prctl"`
 	GuardRecvmsg  *ebpf.ProgramSpec `ebpf:"guard_recvmsg"`
 	GuardSendmsg  *ebpf.ProgramSpec `ebpf:"guard_sendmsg"`
 	GuardSocket   *ebpf.ProgramSpec `ebpf:"guard_socket"`
@@ -406,6 +409,7 @@ type LSMPrograms struct {
 	Decide        *ebpf.Program `ebpf:"decide"`
 	GuardAccept   *ebpf.Program `ebpf:"guard_accept"`
 	GuardBind     *ebpf.Program `ebpf:"guard_bind"`
+	GuardPrctl    *ebpf.Program `ebpf:"guard_prctl"`
 	GuardRecvmsg  *ebpf.Program `ebpf:"guard_recvmsg"`
 	GuardSendmsg  *ebpf.Program `ebpf:"guard_sendmsg"`
 	GuardSocket   *ebpf.Program `ebpf:"guard_socket"`
@@ -423,6 +427,7 @@ func (p *LSMPrograms) Close() error {
 		p.Decide,
 		p.GuardAccept,
 		p.GuardBind,
+		p.GuardPrctl,
 		p.GuardRecvmsg,
 		p.GuardSendmsg,
 		p.GuardSocket,

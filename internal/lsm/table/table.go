@@ -41,7 +41,7 @@ type Options struct {
 	Audit      bool // deny nothing
 	// Probe is an executable that a further rule lists, for an algorithm that no
 	// kernel has: by it a load shows that what is allowed is let through.
-	Probe *guard.Binary
+	Probe *File
 }
 
 // ProbeAlgorithm is what the rule of Options.Probe allows.
@@ -91,7 +91,7 @@ func Compile(p *plan.Plan, h Host, o Options) (*Table, []plan.Gap, error) {
 	}
 	if o.Probe != nil {
 		last := len(rules) - 1
-		c.binary(last, *o.Probe)
+		c.file(last, *o.Probe, false)
 		clear(&c.meta.NoBinary, last)
 	}
 	if c.meta.CapabilitySets > guard.MaxCapabilitySets {
@@ -161,11 +161,11 @@ func (c *compiler) binaries(i int, r *policy.Rule) {
 		case !ok:
 			c.stricter(r, "%s is not on this host; run `afalg-policy lsm refresh` once it is", b.Path)
 		case b.SHA256 == "":
-			c.binary(i, f.Binary)
+			c.file(i, f, false)
 		case b.SHA256 != f.SHA256:
 			c.stricter(r, "%s has the sha256 %s, and the rule asks for %s", b.Path, f.SHA256, b.SHA256)
 		default:
-			c.content(i, f)
+			c.file(i, f, true)
 		}
 	}
 }
@@ -176,19 +176,22 @@ func binaryKey(b guard.Binary) guard.Key {
 	return k
 }
 
-func (c *compiler) binary(i int, b guard.Binary) {
-	k := binaryKey(b)
-	v := c.entries[k]
-	set(&at[guard.BinaryRules](&v).Any, i)
-	c.entries[k] = v
-}
-
-func (c *compiler) content(i int, f File) {
+// file adds a rule about a file, or about its content. Where a file system gives
+// its inodes no generation, as overlayfs, the number of a removed file comes
+// again: the time of the last change tells them apart.
+func (c *compiler) file(i int, f File, content bool) {
 	k := binaryKey(f.Binary)
 	v := c.entries[k]
 	b := at[guard.BinaryRules](&v)
-	set(&b.Content, i)
+	if content {
+		set(&b.Content, i)
+	} else {
+		set(&b.Any, i)
+	}
 	b.ChangedSec, b.ChangedNsec = f.ChangedSec, f.ChangedNsec
+	if f.Binary.Generation == 0 {
+		b.Exact = 1
+	}
 	c.entries[k] = v
 }
 
