@@ -53,7 +53,7 @@ func readTrusted(root, what, name string) ([]byte, error) {
 func Install(name string, p *plan.Plan, o install.Options, tell func([]plan.Gap)) (*Result, error) {
 	r := newResult("install", name, o.DryRun)
 	o.Needs = needsOf(p)
-	o.Unconfined = install.Unconfined{Refused: p.Unconfined == plan.Refuse, Said: p.UnconfinedSaid}
+	o.Unconfined = unconfinedOf(p)
 	before := o.Before
 	o.Before = func(stops []string) {
 		r.Stops = stops
@@ -123,6 +123,12 @@ func Status(ctx context.Context, o install.StatusOptions) ([]install.Status, err
 		return needsOf(p), nil
 	}
 	return install.Check(ctx, o)
+}
+
+// unconfinedOf is what becomes of containers without a profile, as the wrapper
+// has it: where the kernel half is not in force, what is left to it is refused.
+func unconfinedOf(p *plan.Plan) install.Unconfined {
+	return install.Unconfined{Refused: p.Unconfined != plan.Harden && p.Unconfined != plan.Allow, Said: p.UnconfinedSaid}
 }
 
 func needsOf(p *plan.Plan) (n install.Needs) {

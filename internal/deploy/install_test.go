@@ -65,6 +65,15 @@ func TestHardenBase(t *testing.T) {
 	}
 }
 
+// An installer is told of every container that would not start any more.
+func TestUnconfinedIsRefused(t *testing.T) {
+	for u, want := range map[plan.Unconfined]bool{"": true, plan.Refuse: true, plan.LSM: true, plan.Harden: false, plan.Allow: false} {
+		if got := unconfinedOf(&plan.Plan{Unconfined: u, UnconfinedSaid: true}); got.Refused != want || !got.Said {
+			t.Errorf("%q: %+v", u, got)
+		}
+	}
+}
+
 // A default profile is of what a policy closes: where its rules change, nothing has
 // to be restarted.
 func TestDefaultProfileOfWhatCloses(t *testing.T) {

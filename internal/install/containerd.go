@@ -92,7 +92,7 @@ func containerdFiles(h *host.Host, o Options) (job, error) {
 	c.files = append(c.files, pathDropIn("containerd", "containerd.service", containerdWrappers))
 	c.files = append(c.files, c.edited...)
 	if o.Unconfined.Refused && slices.ContainsFunc(configs, (*containerdFile).servesPods) {
-		c.notes = append(c.notes, "with unconfined: refuse, privileged pods do not start, nor pods that name no profile unless the kubelet has seccompDefault: true")
+		c.notes = append(c.notes, "with unconfined: refuse, and with lsm where the kernel half is not in force, privileged pods do not start, nor pods that name no profile unless the kubelet has seccompDefault: true")
 	}
 	c.notes = append(c.notes, "RuntimeDefault stays containerd's own profile; the wrapper hardens it, as any other")
 	return c.job, nil

@@ -50,10 +50,11 @@ func (o Options) Restore(spec *Spec, c plan.Container, images string) (Outcome, 
 		}
 	}
 	if cp.unfiltered {
-		if o.Plan.Unconfined != plan.Allow {
+		if !o.Plan.Unconfined.MayBeFree() {
 			return out, refuse("the checkpoint %s: a process was under no filter (privileged, or seccomp=unconfined), and what is restored stays so: start the container anew, or say containers: unconfined: allow in the policy", images)
 		}
-		out.Verdict, out.Reason = Unconfined, "a process of the checkpoint has no filter, and the policy says containers: unconfined: allow"
+		out.Verdict, out.Reason = Unconfined, "a process of the checkpoint has no filter, and the policy says containers: unconfined: "+string(o.Plan.Unconfined)
+		return out, o.letThrough()
 	}
 	return out, nil
 }

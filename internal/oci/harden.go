@@ -106,12 +106,12 @@ func (o Options) engine() harden.Options {
 
 // unconfined deals with a container that would have no filter.
 func (o Options) unconfined(out Outcome, spec *Spec) (Outcome, error) {
-	switch o.Plan.Unconfined {
-	case plan.Allow:
+	switch {
+	case o.Plan.Unconfined.MayBeFree():
 		out.Verdict, out.Grants, out.Brokered = Unconfined, nil, false
-		out.Reason = "it has no seccomp profile, and the policy says containers: unconfined: allow"
-		return out, nil
-	case plan.Harden:
+		out.Reason = "it has no seccomp profile, and the policy says containers: unconfined: " + string(o.Plan.Unconfined)
+		return out, o.letThrough()
+	case o.Plan.Unconfined == plan.Harden:
 		out.Reason = "it had no seccomp profile, and got one that closes AF_ALG and nothing else (containers: unconfined: harden)"
 		return o.hardened(out, spec)
 	default:
@@ -185,7 +185,7 @@ func (o Options) Check(spec *Spec, c plan.Container) (Outcome, error) {
 		return out, err
 	}
 	if spec.Seccomp == nil {
-		if o.Plan.Unconfined == plan.Allow {
+		if o.Plan.Unconfined.MayBeFree() {
 			return o.unconfined(out, spec)
 		}
 		return out, refuse("the container has no seccomp profile (privileged, or seccomp=unconfined), and this hook cannot give it one: start it with a profile, have it hardened (afalg-policy install), or say containers: unconfined: allow in the policy")

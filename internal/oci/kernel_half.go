@@ -1,5 +1,7 @@
 package oci
 
+import "github.com/afalg-policy/afalg-policy/internal/plan"
+
 // inForce refuses what the policy leaves to the kernel half, unless that is in
 // force on this host.
 func (o Options) inForce(what string) error {
@@ -11,6 +13,15 @@ func (o Options) inForce(what string) error {
 		return refuse(text+": %v", what, err)
 	}
 	return nil
+}
+
+// letThrough refuses what runs without a filter where that is left to the kernel
+// half, and nobody does it.
+func (o Options) letThrough() error {
+	if o.Plan.Unconfined != plan.LSM {
+		return nil
+	}
+	return o.inForce("unconfined containers")
 }
 
 // denyZeroCopy refuses a container that holds rules where the policy denies

@@ -58,6 +58,7 @@ func TestDifferences(t *testing.T) {
 			{NowChanged, "socket-errno: EPERM, was EAFNOSUPPORT"}, {NowChanged, "bind-errno: EACCES, was ENOENT"}}},
 		{"zero-copy", "deny: {", "deny: {zero-copy: false, ", []Difference{{NowChanged, "zero-copy: false, was not said"}}},
 		{"unconfined", "containers:\n", "containers:\n  unconfined: harden\n", []Difference{{NowChanged, "unconfined: harden, was refuse"}}},
+		{"left to the kernel half", "containers:\n", "containers:\n  unconfined: lsm\n", []Difference{{NowChanged, "unconfined: lsm, was refuse"}}},
 		{"a grant less", "[fips, open]", "[fips]", []Difference{
 			{NowTaken, "rule open: container of docker, named web"}, {NowTaken, "rule open: container of podman, named web"}}},
 		{"a container more", "names: [web]", "names: [web, db]", []Difference{

@@ -55,7 +55,7 @@ expect-open:
 func another(s string) string {
 	words := map[string]string{
 		"AF_RXRPC": "AF_RDS", "AF_KEY": "AF_ATMPVC", "CAP_NET_ADMIN": "CAP_KILL", "CAP_BPF": "CAP_CHOWN",
-		"harden": "allow", "docker": "crio", "podman": "containerd", "broker": "", "root": "daemon",
+		"harden": "lsm", "docker": "crio", "podman": "containerd", "broker": "", "root": "daemon",
 		"true": "false", "hash": "skcipher", "aead": "skcipher", "rng": "skcipher", "*": "stdrng",
 	}
 	if word, ok := words[s]; ok {

@@ -211,7 +211,7 @@ func TestGrantedDropsGrants(t *testing.T) {
 }
 
 func TestUnconfinedZeroIsRefuse(t *testing.T) {
-	for u, want := range map[Unconfined]string{"": "refuse", "Allow": "refuse", Refuse: "refuse", Harden: "harden", Allow: "allow"} {
+	for u, want := range map[Unconfined]string{"": "refuse", "Allow": "refuse", Refuse: "refuse", Harden: "harden", LSM: "lsm", Allow: "allow"} {
 		text, err := (&Plan{Unconfined: u}).MarshalJSON()
 		if err != nil || !strings.Contains(string(text), `"unconfined":"`+want+`"`) {
 			t.Errorf("%q: %s, %v", u, text, err)
@@ -221,7 +221,7 @@ func TestUnconfinedZeroIsRefuse(t *testing.T) {
 		}
 	}
 	var words []string
-	for _, u := range []Unconfined{Refuse, Harden, Allow} {
+	for _, u := range []Unconfined{Refuse, Harden, LSM, Allow} {
 		words = append(words, string(u))
 	}
 	if !slices.Equal(words, policy.Unconfineds()) {

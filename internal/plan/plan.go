@@ -42,21 +42,26 @@ func (p *Plan) Closes(family uint32) bool {
 func (p *Plan) RefusesZeroCopy() bool { return p == nil || p.ZeroCopy != policy.No }
 
 // Unconfined is the treatment of a container without a seccomp profile. Any
-// value but Harden and Allow, such as the zero value, means Refuse.
+// other value than Harden, LSM and Allow, such as the zero value, means Refuse.
 type Unconfined string
 
 const (
 	Refuse Unconfined = "refuse" // it does not start
 	Harden Unconfined = "harden" // it starts with a profile that closes exactly what the policy closes
+	LSM    Unconfined = "lsm"    // it starts as it is where the kernel half is in force, and nowhere else
 	Allow  Unconfined = "allow"  // it starts as it is
 )
 
 func (u Unconfined) orRefuse() Unconfined {
-	if u == Harden || u == Allow {
+	if u == Harden || u == LSM || u == Allow {
 		return u
 	}
 	return Refuse
 }
+
+// MayBeFree reports whether such a container starts as it is: under Allow, and
+// under LSM where the kernel half is in force.
+func (u Unconfined) MayBeFree() bool { return u == Allow || u == LSM }
 
 // Errno is an error number with its symbolic name.
 type Errno struct {

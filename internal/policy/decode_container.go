@@ -17,8 +17,11 @@ func (d *decoder) containers(n *yaml.Node) Containers {
 
 func (d *decoder) unconfined(n *yaml.Node) string {
 	word, _ := d.constant(n, "value of unconfined", Unconfineds())
-	if word == "allow" {
+	switch word {
+	case "allow":
 		d.warnf(n, `"allow" opens every algorithm to containers without a seccomp profile`)
+	case "lsm":
+		d.warnf(n, `"lsm" leaves containers without a seccomp profile to the kernel half: they start only where that is in force, and have every algorithm if it is ever unloaded`)
 	}
 	return word
 }

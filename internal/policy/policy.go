@@ -181,8 +181,9 @@ func (r GrantedRule) MarshalText() ([]byte, error) { return []byte(r.Name), nil 
 // hand.
 func Platforms() []string { return []string{"containerd", "crio", "docker", "oci", "podman"} }
 
-// Unconfineds lists the treatments of a container without a seccomp profile.
-func Unconfineds() []string { return []string{"refuse", "harden", "allow"} }
+// Unconfineds lists the treatments of a container without a seccomp profile, the
+// strictest first.
+func Unconfineds() []string { return []string{"refuse", "harden", "lsm", "allow"} }
 
 // SocketcallBroker leaves socketcall, by which 32-bit programs make all their
 // sockets, to the agent.

@@ -87,6 +87,8 @@ func showContainers(t *term.Printer, p *plan.Plan) {
 	switch {
 	case p.Unconfined == plan.Harden:
 		t.Printf("containers without a seccomp profile get one that closes AF_ALG")
+	case p.Unconfined == plan.LSM:
+		t.Printf("containers without a seccomp profile are left to the kernel half, and refused where it is not in force")
 	case p.Unconfined == plan.Allow:
 		t.Printf("containers without a seccomp profile may use every algorithm")
 	case len(p.Grants) > 0:
