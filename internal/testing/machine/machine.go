@@ -174,9 +174,9 @@ func (m *Machine) WriteFile(t testing.TB, path string, data []byte, mode os.File
 // ReadFile returns the content of a file.
 func (m *Machine) ReadFile(t testing.TB, path string) []byte {
 	t.Helper()
-	r := m.Run(t, "cat", path)
-	if r.Exit != 0 {
-		t.Fatalf("read %s: %s", path, r.Stderr)
+	r, err := m.Do(t.Context(), Command{Read: path})
+	if err != nil {
+		t.Fatal(err)
 	}
 	return r.Stdout
 }

@@ -46,17 +46,21 @@ func agent() error {
 		} else if err != nil {
 			return fmt.Errorf("read a command: %w", err)
 		}
-		if c.File != nil {
-			if err := replies.Encode(wire.Reply{Result: write(*c.File)}); err != nil {
-				return fmt.Errorf("send a result: %w", err)
-			}
-			continue
-		}
-		result := run(c, func() { replies.Encode(wire.Reply{}) })
+		result := carryOut(c, func() { replies.Encode(wire.Reply{}) })
 		if err := replies.Encode(wire.Reply{Result: &result}); err != nil {
 			return fmt.Errorf("send a result: %w", err)
 		}
 	}
+}
+
+func carryOut(c wire.Command, alive func()) wire.Result {
+	switch {
+	case c.File != nil:
+		return write(*c.File)
+	case c.Read != "":
+		return read(c.Read)
+	}
+	return run(c, alive)
 }
 
 // connect reaches the host: from a box by a socket, else by a port.
@@ -99,7 +103,7 @@ func greeting() (wire.Hello, error) {
 }
 
 // write puts a file in the place of whatever is there.
-func write(f wire.File) *wire.Result {
+func write(f wire.File) wire.Result {
 	err := os.MkdirAll(filepath.Dir(f.Path), 0o755)
 	if err == nil {
 		if err = os.Remove(f.Path); errors.Is(err, os.ErrNotExist) {
@@ -113,9 +117,17 @@ func write(f wire.File) *wire.Result {
 		err = os.Chmod(f.Path, f.Mode) // whatever the umask is
 	}
 	if err != nil {
-		return &wire.Result{Error: err.Error()}
+		return wire.Result{Error: err.Error()}
 	}
-	return &wire.Result{}
+	return wire.Result{}
+}
+
+func read(path string) wire.Result {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return wire.Result{Error: err.Error()}
+	}
+	return wire.Result{Stdout: data}
 }
 
 // run runs a command in a process group of its own, and calls alive every now

@@ -33,9 +33,11 @@ type Hello struct {
 	Uptime  time.Duration // since the kernel started
 }
 
-// Command is a program to run in the test machine, or a file to write there.
+// Command is a program to run in the test machine, or a file to write or to read
+// there.
 type Command struct {
-	File  *File // if set, nothing else is
+	File  *File  // if set, nothing else is
+	Read  string // path of a file, the content of which is the Result's Stdout; if set, nothing else is
 	Args  []string
 	Env   []string // added to PATH and HOME
 	Stdin []byte
