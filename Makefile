@@ -27,7 +27,7 @@ test: build ## the tests on this machine, in boxes, and on Debian's kernels
 
 .PHONY: test-all
 test-all: build ## what takes long besides: attacks, mutants, faults, each platform whole
-	scripts/install test vm
+	scripts/install test vm arm64
 	go run ./scripts/check $@
 
 .PHONY: test-fast

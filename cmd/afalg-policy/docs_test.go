@@ -487,7 +487,7 @@ func TestDependenciesAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	packages := regexp.MustCompile(`(?m)^(?:build|demo|lint|test|vm) +\| +(\S+)`).FindAllSubmatch(script, -1)
+	packages := regexp.MustCompile(`(?m)^(?:build|demo|lint|test|vm|arm64) +\| +(\S+)`).FindAllSubmatch(script, -1)
 	if len(packages) < 10 {
 		t.Errorf("only %d packages were found in scripts/install", len(packages))
 	}
