@@ -53,7 +53,7 @@ type fipsHost struct {
 }
 
 func newFIPSHost(t *testing.T) fipsHost {
-	k, err := findKernel("6.12")
+	k, err := findKernel("6.12", amd64)
 	if err != nil {
 		t.Fatal(err)
 	}

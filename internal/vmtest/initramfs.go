@@ -7,17 +7,13 @@ import (
 	"path"
 	"strings"
 
-	"github.com/afalg-policy/afalg-policy/internal/testing/machine"
 	"github.com/afalg-policy/afalg-policy/internal/testing/machine/wire"
 )
 
-// bootModules reach the host: its root by 9p, the test by a virtio port.
-var bootModules = []string{"virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"}
-
 // initramfs builds the archive that the kernel unpacks and starts: the agent,
 // its configuration, and the modules that it loads.
-func (k kernel) initramfs(c wire.Config) ([]byte, error) {
-	agent, err := machine.Agent()
+func (k kernel) initramfs(b board, c wire.Config) ([]byte, error) {
+	agent, err := b.agent()
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +21,7 @@ func (k kernel) initramfs(c wire.Config) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	modules, err := k.closure(bootModules...)
+	modules, err := k.closure(b.modules...)
 	if err != nil {
 		return nil, err
 	}

@@ -20,20 +20,20 @@ type kernel struct {
 	modules string // directory of its modules, named like the release
 }
 
-// findKernel finds the kernel of a version such as "6.12" in the cache that
-// scripts/install fills.
-func findKernel(version string) (kernel, error) {
+// findKernel finds the board's kernel of a version such as "6.12" in the cache
+// that scripts/install fills.
+func findKernel(version string, b board) (kernel, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return kernel{}, err
 	}
-	cache = filepath.Join(cache, "afalg-policy", "kernels")
+	cache = filepath.Join(cache, "afalg-policy", b.kernels)
 	images, err := filepath.Glob(filepath.Join(cache, "linux-image-"+version+".*", "boot", "vmlinuz-*"))
 	if err != nil {
 		return kernel{}, err
 	}
 	if len(images) == 0 {
-		return kernel{}, fmt.Errorf("no kernel %s in %s: run scripts/install vm", version, cache)
+		return kernel{}, fmt.Errorf("no kernel %s in %s: run scripts/install %s", version, cache, b.group)
 	}
 	image := images[len(images)-1]
 	release := strings.TrimPrefix(filepath.Base(image), "vmlinuz-")

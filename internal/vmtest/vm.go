@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,6 +30,9 @@ type Options struct {
 	// Counted makes the machine's clock go by its instructions, so that timers
 	// of protocols do not expire because the host is busy.
 	Counted bool
+	// ARM64 makes a machine of that architecture. Its root is empty, and AF_ALG is
+	// loaded: send it static programs with WriteFile (machine.Program).
+	ARM64 bool
 }
 
 // Types that the tests use all the time.
@@ -113,16 +117,19 @@ func ports() (ours, theirs *os.File, err error) {
 }
 
 // prepare writes the initramfs, and returns the command that boots it.
-//
-// It gives the machine one processor: an emulated one notices late that another
-// one patched the kernel's code, and now and then the kernel dies of it.
 func prepare(dir, version string, config wire.Config, o Options) (*exec.Cmd, error) {
-	k, err := findKernel(version)
+	b := o.board()
+	k, err := findKernel(version, b)
 	if err != nil {
 		return nil, err
 	}
-	config.ModuleTree = k.modules
-	initramfs, err := k.initramfs(config)
+	if b.alone && (config.Systemd || config.Shell) {
+		return nil, fmt.Errorf("a machine of %s has neither systemd nor a shell", b.arch)
+	}
+	if config.Alone = b.alone; !b.alone {
+		config.ModuleTree = k.modules
+	}
+	initramfs, err := k.initramfs(b, config)
 	if err != nil {
 		return nil, err
 	}
@@ -130,25 +137,21 @@ func prepare(dir, version string, config wire.Config, o Options) (*exec.Cmd, err
 	if err := os.WriteFile(initrd, initramfs, 0o600); err != nil {
 		return nil, err
 	}
-	const emulator = "qemu-system-x86_64"
-	if _, err := exec.LookPath(emulator); err != nil {
-		return nil, fmt.Errorf("%w: run scripts/install vm", err)
+	if _, err := exec.LookPath(b.qemu[0]); err != nil {
+		return nil, fmt.Errorf("%w: run scripts/install %s", err, b.group)
 	}
 	memory := o.Memory
 	if memory == 0 {
 		memory = 2048
 	}
-	var clock []string
-	if o.Counted {
-		clock = []string{"-icount", "shift=3"}
-	}
-	return exec.Command(emulator, append(clock,
+	args := slices.Concat(b.qemu[1:], []string{
 		"-nodefaults", "-no-user-config", "-no-reboot",
-		"-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", strconv.Itoa(memory),
+		"-accel", "tcg", "-smp", "1", "-m", strconv.Itoa(memory),
 		"-kernel", k.image, "-initrd", initrd,
-		// On a busy host the emulated timer is late now and then, and a kernel
-		// that checks it panics.
-		"-append", strings.TrimSpace("console=ttyS0 quiet panic=-1 oops=panic no_timer_check syscall.x32=y "+o.Append),
-		"-virtfs", "local,path=/,mount_tag=host0,security_model=none,readonly=on,multidevs=remap",
-	)...), nil
+		"-append", strings.TrimSpace(b.append + " quiet panic=-1 oops=panic " + o.Append),
+	})
+	if o.Counted {
+		args = append(args, "-icount", "shift=3")
+	}
+	return exec.Command(b.qemu[0], args...), nil
 }

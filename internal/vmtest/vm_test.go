@@ -169,8 +169,21 @@ func testMounts(t *testing.T, vm *VM) {
 		"/": "overlay", "/proc": "proc", "/sys": "sysfs", "/sys/kernel/security": "securityfs",
 		"/sys/fs/bpf": "bpf", "/sys/fs/cgroup": "cgroup2", "/run": "tmpfs", "/dev": "devtmpfs",
 	}
+	compareMounts(t, vm, want)
+	lsms := strings.Split(string(vm.ReadFile(t, lsmList)), ",")
+	for _, lsm := range []string{"apparmor", "bpf"} {
+		if !slices.Contains(lsms, lsm) {
+			t.Errorf("LSMs %v, want %s among them", lsms, lsm)
+		}
+	}
+	vm.Output(t, "ip", "-6", "route", "get", "::1")
+}
+
+// compareMounts compares some mounts, and what is mounted there.
+func compareMounts(t *testing.T, vm *VM, want map[string]string) {
+	t.Helper()
 	got := map[string]string{}
-	for line := range strings.Lines(vm.Output(t, "cat", "/proc/self/mounts")) {
+	for line := range strings.Lines(string(vm.ReadFile(t, "/proc/self/mounts"))) {
 		f := strings.Fields(line)
 		if _, ok := want[f[1]]; ok {
 			got[f[1]] = f[2]
@@ -179,13 +192,6 @@ func testMounts(t *testing.T, vm *VM) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	lsms := strings.Split(vm.Output(t, "cat", "/sys/kernel/security/lsm"), ",")
-	for _, lsm := range []string{"apparmor", "bpf"} {
-		if !slices.Contains(lsms, lsm) {
-			t.Errorf("LSMs %v, want %s among them", lsms, lsm)
-		}
-	}
-	vm.Output(t, "ip", "-6", "route", "get", "::1")
 }
 
 // allOpen is the client's output for AF_UNIX, AF_ALG and a family that no

@@ -5,7 +5,8 @@
 //
 // Both have the host's root file system under a layer in memory: programs
 // installed or built on the host run in them unchanged, by the same path, and
-// nothing that they write survives.
+// nothing that they write survives. A machine of another architecture cannot run
+// those: its root is empty, and holds what is written there.
 package machine
 
 import (

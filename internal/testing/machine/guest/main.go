@@ -1,7 +1,7 @@
 // Command guest is the test machine's side of package machine. As /init of an
-// initramfs it mounts the host's root and becomes process 1 there, or leaves
-// that to systemd. As "box" it does so in namespaces. As "agent" it runs the
-// commands that the host sends.
+// initramfs it mounts the host's root, or an empty one, and becomes process 1
+// there, or leaves that to systemd. As "box" it does so in namespaces. As
+// "agent" it runs the commands that the host sends.
 package main
 
 import (

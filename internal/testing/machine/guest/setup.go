@@ -27,6 +27,12 @@ var early = []mount{
 	{"sys", "/sys", "sysfs", 0, ""},
 }
 
+// emptyRoot holds nothing but the tests' files, in memory.
+var emptyRoot = []mount{
+	{"root", newRoot, "tmpfs", 0, "mode=755,size=75%"},
+	{"tmp", newRoot + "/tmp", "tmpfs", 0, "mode=1777"},
+}
+
 // root is the host's root, read-only, under a layer in memory for the tests'
 // files.
 var root = []mount{
@@ -61,13 +67,9 @@ func setUp() (wire.Config, error) {
 	steps := []func() error{
 		func() error { return mountAll("", early) },
 		loadModules,
-		func() error { return os.MkdirAll("/layer", 0o755) },
-		func() error { return mountAll("", root[:2]) },
-		func() error { return errors.Join(os.Mkdir("/layer/upper", 0o755), os.Mkdir("/layer/work", 0o755)) },
-		func() error { return mountAll("", root[2:]) },
+		func() error { return makeRoot(config) },
 		func() error { return mountAll(newRoot, system) },
 		linkStreams,
-		func() error { return linkModuleTree(config.ModuleTree) },
 		installAgent,
 		switchRoot,
 		func() error { return unix.Sethostname([]byte("vmtest")) },
@@ -79,6 +81,22 @@ func setUp() (wire.Config, error) {
 		}
 	}
 	return config, nil
+}
+
+func makeRoot(config wire.Config) error {
+	if config.Alone {
+		return mountAll("", emptyRoot)
+	}
+	if err := mountAll("", root[:2]); err != nil {
+		return err
+	}
+	if err := errors.Join(os.Mkdir("/layer/upper", 0o755), os.Mkdir("/layer/work", 0o755)); err != nil {
+		return err
+	}
+	if err := mountAll("", root[2:]); err != nil {
+		return err
+	}
+	return linkModuleTree(config.ModuleTree)
 }
 
 func readConfig() (wire.Config, error) {

@@ -22,7 +22,8 @@ const (
 
 // Config tells the agent how to set up an emulated machine.
 type Config struct {
-	ModuleTree string // directory of the kernel's modules on the host
+	Alone      bool   // the root is empty, and not the host's
+	ModuleTree string // directory of the kernel's modules on the host; "" if Alone
 	Systemd    bool   // systemd is process 1
 	Shell      bool   // a shell on the console takes the agent's place
 }
