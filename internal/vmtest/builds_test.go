@@ -28,7 +28,7 @@ RUN (%s) 2>&1 || true
 
 // TestBoxBuilds shows on this machine's kernel that the agent answers a step of a
 // build where a grant says so.
-func TestBoxBuilds(t *testing.T) { testBuilds(t, boxed(t, "docker")) }
+func TestBoxBuilds(t *testing.T) { testBuilds(t, boxed(t, "docker"), true, false, true) }
 
 // TestLongBuilds shows on a kernel with AF_ALG that such a step computes.
 func TestLongBuilds(t *testing.T) {
@@ -37,10 +37,12 @@ func TestLongBuilds(t *testing.T) {
 	t.Parallel()
 	p := newPlatformTest(t, e, bootPlatforms(t, "6.1"), files)
 	p.begin(t, files.archive)
-	testBuilds(t, p)
+	testBuilds(t, p, true, false)
 }
 
-func testBuilds(t *testing.T, p *platformTest) {
+// testBuilds builds under one policy after the other, which grants the rule or
+// not.
+func testBuilds(t *testing.T, p *platformTest, grants ...bool) {
 	vm := p.vm
 	vm.WriteFile(t, buildDir+"/Dockerfile", fmt.Appendf(nil, digestBuild, digest), 0o644)
 	vm.WriteFile(t, agentPolicy, buildPolicy(t, true), 0o644)
@@ -49,7 +51,7 @@ func testBuilds(t *testing.T, p *platformTest) {
 	if p.real {
 		want = wantDigest(t, vm)
 	}
-	for _, granted := range []bool{true, false, true} {
+	for _, granted := range grants {
 		vm.WriteFile(t, "/srv/policy.yaml", buildPolicy(t, granted), 0o644)
 		applied := vm.Run(t, installed, "apply", "/srv/policy.yaml")
 		if applied.Exit != 0 {

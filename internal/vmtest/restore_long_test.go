@@ -35,8 +35,10 @@ func TestLongRestore(t *testing.T) {
 			r := &restoring{wrapped{vm: vm, runtime: "runc", root: root, real: true}}
 			t.Run("closed", r.testClosed)
 			t.Run("open", r.testOpen)
-			t.Run("unfiltered", r.testUnfiltered)
-			t.Run("gate", r.testGate)
+			if newest(version) { // what the policy and a hook say of it, no kernel changes
+				t.Run("unfiltered", r.testUnfiltered)
+				t.Run("gate", r.testGate)
+			}
 		})
 	}
 }
