@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/afalg-policy/afalg-policy/internal/testing/box"
 )
 
 // factor multiplies the tries of the attacks that need luck or time: 200 makes
@@ -21,8 +23,23 @@ func factor() int {
 
 func times(n int) string { return strconv.Itoa(n * factor()) }
 
-// pending is the number of calls that wait at once.
-const pending = "10000"
+// pending has so many calls wait at once. The broker denies them all, which
+// takes no kernel with AF_ALG.
+func pending(calls string) attack {
+	return attack{name: "pending", users: rootOnly, before: watched("pending", "-"), script: "exec $B block " + calls,
+		want: "EAFNOSUPPORT " + calls + "\nrun exited with 0\ntree ended\n"}
+}
+
+// TestBoxPending has 10,000 calls wait at once. For each answer the kernel
+// searches the list of all: that takes seconds here, and an emulated processor
+// minutes.
+func TestBoxPending(t *testing.T) {
+	files := buildAttacks(t)
+	t.Parallel()
+	vm := box.Start(t)
+	putAttacks(t, vm, files)
+	pending("10000").try(t, vm)
+}
 
 // watched has "attack watch" run "run": it measures the broker, stops it, or
 // kills it.
@@ -51,8 +68,7 @@ func races() []attack {
 		{name: "circles", users: rootOnly, before: leak, script: "exec $A circles 600", want: "failed 0\n" + steady},
 		{name: "failing socketcalls", users: []string{asNobody}, flags: brokerSocketcall, before: leak, script: "exec $A32 failing 300",
 			want: strings.Repeat("socketpair EOPNOTSUPP\nraw EPERM\n", 2) + "failed 0\n" + steady},
-		{name: "pending", users: rootOnly, before: watched("pending", "-"), script: "exec $B block " + pending,
-			want: "EAFNOSUPPORT " + pending + "\nrun exited with 0\ntree ended\n"},
+		pending("2000"),
 		{name: "flood", script: "$A flood 8", want: "alone served\nbeside the flood served\n"},
 		{name: "stuck", users: rootOnly, script: "$A stuck 1", want: served, free: served},
 		{name: "stuck, 3", users: rootOnly, script: "$A stuck 3", want: served},

@@ -77,9 +77,7 @@ func TestLongAttacks(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			vm := Boot(t, version, Options{})
-			for name, data := range files {
-				vm.WriteFile(t, attackDir+name, data, 0o755)
-			}
+			putAttacks(t, vm, files)
 			for _, attacks := range [][]attack{names, passing, identity, tree(version), socketcalls, races(), stops()} {
 				for _, a := range attacks {
 					t.Run(a.name, func(t *testing.T) { a.try(t, vm) })
@@ -117,6 +115,13 @@ func buildAttacks(t *testing.T) map[string][]byte {
 		"attack32":    build("attack32", append([]string{"-m32", "-static"}, sources...)...),
 		"preload.so":  build("preload.so", append([]string{"-shared", "-fPIC", "-DPRELOAD"}, sources...)...),
 		"policy.yaml": fmt.Appendf(nil, attackRules, sha256.Sum256(program)),
+	}
+}
+
+func putAttacks(t *testing.T, vm *VM, files map[string][]byte) {
+	t.Helper()
+	for name, data := range files {
+		vm.WriteFile(t, attackDir+name, data, 0o755)
 	}
 }
 

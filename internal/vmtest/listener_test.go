@@ -33,9 +33,7 @@ func TestLongListener(t *testing.T) {
 	files := buildAttacks(t)
 	t.Parallel()
 	vm := Boot(t, Kernels()[len(Kernels())-1], Options{})
-	for name, data := range files {
-		vm.WriteFile(t, attackDir+name, data, 0o755)
-	}
+	putAttacks(t, vm, files)
 	vm.WriteFile(t, agentPolicy, containerPolicy(t), 0o644)
 	t.Run("run", func(t *testing.T) { testListenerRun(t, vm) })
 	root := vm.HostRoot(t)
