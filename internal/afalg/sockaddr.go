@@ -3,6 +3,7 @@ package afalg
 import (
 	"bytes"
 	"fmt"
+	"strings"
 )
 
 // struct sockaddr_alg (include/uapi/linux/if_alg.h): u16 family, char type[14],
@@ -38,6 +39,19 @@ func ParseSockaddr(b []byte) (Algorithm, error) {
 		Type: Type(cString(b[sockaddrType : sockaddrFeat-1])),
 		Name: cString(b[sockaddrName : len(b)-1]),
 	}, nil
+}
+
+// AddressStart returns the bytes with which an address of an algorithm begins on
+// a little-endian machine: up to the NUL that ends the name, or, where any name
+// will do, the NUL that ends the type. No address of another algorithm begins
+// so. One of this algorithm may begin otherwise, with bytes behind the type that
+// the kernel does not read, or with flags.
+func AddressStart(a Algorithm) string {
+	start := string([]byte{Family, 0}) + string(a.Type) + "\x00"
+	if a.Name == AnyName {
+		return start
+	}
+	return start + strings.Repeat("\x00", sockaddrName-len(start)) + a.Name + "\x00"
 }
 
 func cString(b []byte) string {

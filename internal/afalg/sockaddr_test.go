@@ -128,3 +128,18 @@ func sockaddr(a Algorithm) ([]byte, error) {
 	copy(b[sockaddrName:], a.Name)
 	return b, nil
 }
+
+// What begins with an algorithm's bytes is an address of it, whatever follows.
+func TestAddressStart(t *testing.T) {
+	for _, a := range []Algorithm{{Hash, "sha512"}, {Skcipher, "xts(aes)"}, {AEAD, strings.Repeat("a", MaxLongName-8)}} {
+		start := AddressStart(a)
+		for _, rest := range []string{"", "x", "x(y)\x00"} {
+			if got, err := ParseSockaddr([]byte(start + rest)); err != nil || got != a {
+				t.Errorf("%q: %v, %v; want %v", start+rest, got, err, a)
+			}
+		}
+		if any := AddressStart(Algorithm{a.Type, AnyName}); !strings.HasPrefix(start, any) || len(any) >= sockaddrName {
+			t.Errorf("%q does not begin with %q", start, any)
+		}
+	}
+}

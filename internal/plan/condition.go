@@ -215,15 +215,15 @@ func binaryWay(b policy.Binary) way {
 }
 
 func userHolds(user string, r *Request) bool {
-	if uid, ok := Numeric(user); ok {
+	if uid, ok := UserID(user); ok {
 		return r.UID != nil && *r.UID == uid
 	}
 	return known(r.User) && user == r.User
 }
 
-// Numeric reads a user that stands for a uid: a decimal number, or root,
-// which is uid 0 whatever a host's user database calls it.
-func Numeric(user string) (uint32, bool) {
+// UserID reads a user of a rule that stands for a uid: a decimal number, or
+// root, which is uid 0 whatever a host's user database calls it.
+func UserID(user string) (uint32, bool) {
 	if user == "root" {
 		return 0, true
 	}
@@ -244,7 +244,7 @@ func userMiss(users []string, r *Request) string {
 
 func userWay(user string) way {
 	return way{"user " + user, func(r *Request) {
-		if uid, ok := Numeric(user); ok {
+		if uid, ok := UserID(user); ok {
 			r.UID = &uid
 		} else {
 			r.User = user

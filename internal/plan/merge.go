@@ -14,7 +14,7 @@ func (l *loader) merge(root *file) *Plan {
 	p := &Plan{
 		Name:        root.Name,
 		SocketErrno: l.errno(root, "socket-errno", DefaultSocketErrno, func(p *policy.Policy) string { return p.Deny.SocketErrno }),
-		BindErrno:   l.errno(root, "bind-errno", defaultBindErrno, func(p *policy.Policy) string { return p.Deny.BindErrno }),
+		BindErrno:   l.errno(root, "bind-errno", DefaultBindErrno, func(p *policy.Policy) string { return p.Deny.BindErrno }),
 		Families:    l.families(),
 		ZeroCopy:    l.zeroCopy(root),
 		Rules:       l.rules(),

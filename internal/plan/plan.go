@@ -73,7 +73,7 @@ type Errno struct {
 // algorithm. Clients take the fallback that they already have.
 const (
 	DefaultSocketErrno = "EAFNOSUPPORT"
-	defaultBindErrno   = "ENOENT"
+	DefaultBindErrno   = "ENOENT"
 )
 
 // Limits on a policy with everything that it includes, besides policy.MaxSize

@@ -200,7 +200,7 @@ func (c *compiler) users(i int, r *policy.Rule) {
 		set(&c.meta.NoUser, i)
 	}
 	for _, name := range r.Users {
-		uid, ok := plan.Numeric(name)
+		uid, ok := plan.UserID(name)
 		if !ok {
 			uid, ok = c.host.Users[name]
 		}
