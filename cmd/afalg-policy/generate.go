@@ -36,7 +36,7 @@ type target struct {
 
 // targets lists the targets by name.
 func targets() []target {
-	return []target{appArmorTarget(), ociTarget(), seccompTarget(), systemdTarget()}
+	return []target{appArmorTarget(), ociTarget(), seccompTarget(), systemdTarget(), tetragonTarget()}
 }
 
 const generateLong = `Generate renders a policy to a target. Each target says on standard error what
@@ -60,7 +60,7 @@ or of the wrong kind is refused.`
 func newGenerate(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "generate",
-		Short: "Render a policy to seccomp, OCI, systemd or AppArmor",
+		Short: "Render a policy to seccomp, OCI, systemd, AppArmor or Tetragon",
 		Long:  generateLong,
 		Example: `  afalg-policy generate seccomp builtin:fips -o seccomp.json
   afalg-policy generate systemd policy.yaml -o out`,

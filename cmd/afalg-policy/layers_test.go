@@ -77,7 +77,7 @@ var layers = []layer{
 	{"internal/unit", "systemd's units: names, our drop-ins, what a manager or their files say",
 		"afalg", ""},
 	{"internal/gen", "one file a target",
-		"afalg filter/harden filter/profile filter/seccomp jsontext plan policy printable unit", "filter/cbpf filter/verify"},
+		"afalg filter/harden filter/profile filter/seccomp jsontext plan policy printable unit", "filter/cbpf filter/verify policies"},
 	{"internal/vouch", "who a container is, by what its platform wrote down",
 		"filter/profile jsontext plan policy", ""},
 	{"internal/oci", "a spec, hardened or proved for one container; the wrapper's bundles, the command lines of runtimes, and the real one of them",

@@ -38,8 +38,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 const rootLong = `afalg-policy turns one policy file into everything that restricts AF_ALG, the
 Linux kernel's crypto interface to user space: seccomp profiles, OCI specs,
-systemd drop-ins, AppArmor profiles. The policy says who may use which
-algorithm; whatever it does not name is denied.
+systemd drop-ins, AppArmor profiles, policies for Tetragon. The policy says who
+may use which algorithm; whatever it does not name is denied.
 
 POLICY is a path, or builtin:NAME for a policy that is shipped with the program
 (see "afalg-policy list policies").

@@ -25,6 +25,7 @@ var fixedGaps = map[string][]plan.Gap{
 	"oci":      nil,
 	"seccomp":  nil,
 	"systemd":  systemdGaps,
+	"tetragon": tetragonGaps,
 }
 
 // Targets lists the names of the targets, sorted.

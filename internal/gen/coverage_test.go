@@ -28,8 +28,9 @@ func plainOutputs(t *testing.T) (files map[string][]File, gaps map[string][]plan
 		"oci": func() ([]File, []plan.Gap, error) {
 			return OCI(p, config(t, []byte(`{"ociVersion": "1.2.0", "linux": {}}`)), filters)
 		},
-		"seccomp": func() ([]File, []plan.Gap, error) { return Seccomp(p, filters) },
-		"systemd": func() ([]File, []plan.Gap, error) { return Systemd(p, SystemdOptions{Show: freeUnits}) },
+		"seccomp":  func() ([]File, []plan.Gap, error) { return Seccomp(p, filters) },
+		"systemd":  func() ([]File, []plan.Gap, error) { return Systemd(p, SystemdOptions{Show: freeUnits}) },
+		"tetragon": func() ([]File, []plan.Gap, error) { return Tetragon(p, TetragonOptions{Common: preempted()}) },
 	} {
 		var err error
 		if files[target], gaps[target], err = render(); err != nil {
