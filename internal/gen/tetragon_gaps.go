@@ -26,7 +26,7 @@ func (t *tetragon) gaps() []plan.Gap {
 	if len(t.held()) > 0 {
 		gaps = append(gaps, heldGaps...)
 	}
-	return gaps
+	return append(gaps, t.plan.ZeroCopyGaps(len(t.held()) > 0)...)
 }
 
 // heldGaps are those of any rule that Tetragon asks for.

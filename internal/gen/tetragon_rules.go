@@ -96,6 +96,11 @@ func askRule(rule policy.Rule, granted bool) askedRule {
 		empty = empty || !granted
 	}
 
+	if rule.StrictExec {
+		a.unasked = append(a.unasked, "a start that nobody steers, as strict-exec does")
+		empty = empty || !granted
+	}
+
 	named = named || len(rule.Binaries)+len(rule.Users)+len(rule.Units) > 0
 	switch {
 	case !named:
