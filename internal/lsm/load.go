@@ -177,6 +177,9 @@ func (c *change) make(ctx context.Context) (err error) {
 	if err := c.probe(ctx, s, m); err != nil {
 		return err
 	}
+	if err := checkLayout(); err != nil {
+		return err
+	}
 	if err := c.state.write(); err != nil {
 		return err
 	}
@@ -190,7 +193,7 @@ func (c *change) make(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return sweep(m, c.state.Generation)
+	return errors.Join(sweepGrants(m, c.state.Generation), sweepMarks(m))
 }
 
 // attachedAlready reports whether the very programs that are needed are attached
@@ -206,24 +209,6 @@ func (c *change) attachedAlready() bool {
 		}
 	}
 	return true
-}
-
-// sweep forgets the grants of tables that were in force before.
-func sweep(m pinned, generation uint64) error {
-	var old []guard.Container
-	var k guard.Container
-	var v guard.Rules
-	for all := m["containers"].Iterate(); all.Next(&k, &v); {
-		if k.Generation != generation {
-			old = append(old, k)
-		}
-	}
-	for _, k := range old {
-		if err := m["containers"].Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return err
-		}
-	}
-	return nil
 }
 
 // swap puts a table into the slot. What it returns puts back the one before.

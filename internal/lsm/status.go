@@ -71,8 +71,10 @@ func ReadStatus() (*Status, error) {
 	if s.Counters, err = counters(m["counters"]); err != nil {
 		return nil, err
 	}
-	s.Old, err = oldSockets(m["marks"])
-	return s, err
+	if s.Old, err = oldSockets(m["marks"]); err != nil {
+		return nil, err
+	}
+	return s, sweepMarks(m)
 }
 
 func (s *Status) fault(format string, args ...any) {

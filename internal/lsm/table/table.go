@@ -71,7 +71,7 @@ func Compile(p *plan.Plan, h Host, o Options) (*Table, []plan.Gap, error) {
 	if o.Probe != nil {
 		rules = append(slices.Clone(rules), policy.Rule{Anyone: true, Algorithms: policy.Algorithms{{Algorithm: ProbeAlgorithm}}})
 	}
-	if len(rules) > guard.MaxRules {
+	if len(p.Rules) >= guard.MaxRules {
 		return nil, nil, fmt.Errorf("the policy has %d rules, and the kernel half holds %d: join rules that have the same conditions", len(p.Rules), guard.MaxRules-1)
 	}
 	c := &compiler{host: h, entries: map[guard.Key]Value{}}
