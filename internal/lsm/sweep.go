@@ -64,18 +64,19 @@ func sweepMarks(m pinned) error {
 // checkLayout compares what the programs take for granted of struct alg_sock
 // with what af_alg says of itself, if it is there.
 func checkLayout() error {
-	spec, err := btf.LoadKernelModuleSpec("af_alg")
+	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
-		if spec, err = btf.LoadKernelSpec(); err != nil {
-			return hosterr.Errorf("the types of the kernel: %w", err)
-		}
+		return hosterr.Errorf("the types of the kernel: %w", err)
 	}
 	var socket, alg *btf.Struct
-	if spec.TypeByName("alg_sock", &alg) != nil {
-		return nil
+	if err := kernel.TypeByName("sock", &socket); err != nil {
+		return hosterr.Errorf("the types of the kernel: struct sock: %w", err)
 	}
-	if err := spec.TypeByName("sock", &socket); err != nil {
-		return hosterr.Errorf("the types of the kernel: %w", err)
+	if kernel.TypeByName("alg_sock", &alg) != nil {
+		module, err := btf.LoadKernelModuleSpec("af_alg")
+		if err != nil || module.TypeByName("alg_sock", &alg) != nil {
+			return nil
+		}
 	}
 	want := map[string]uint32{"parent": socket.Size, "type": socket.Size + 16}
 	for _, member := range alg.Members {
