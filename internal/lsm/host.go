@@ -80,13 +80,13 @@ func Look() (Host, error) {
 // initialNamespaces have these numbers in every kernel. The programs tell
 // containers by them, and files mean what the host calls them.
 func initialNamespaces() error {
-	for ns, inode := range map[string]string{"user": "4026531837", "pid": "4026531836", "cgroup": "4026531835"} {
-		link, err := os.Readlink("/proc/self/ns/" + ns)
+	for _, ns := range []struct{ name, inode string }{{"user", "4026531837"}, {"pid", "4026531836"}, {"cgroup", "4026531835"}} {
+		link, err := os.Readlink("/proc/self/ns/" + ns.name)
 		if err != nil {
 			return hosterr.Errorf("the kernel half: %w", err)
 		}
-		if link != ns+":["+inode+"]" {
-			return hosterr.Errorf("the kernel half is about the whole host: run this on the host itself, not in a container (its %s namespace is not the initial one)", ns)
+		if link != ns.name+":["+ns.inode+"]" {
+			return hosterr.Errorf("the kernel half is about the whole host: run this on the host itself, not in a container (its %s namespace is not the initial one)", ns.name)
 		}
 	}
 	if unix.Geteuid() != 0 {

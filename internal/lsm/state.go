@@ -82,6 +82,9 @@ func (s *State) write() error {
 
 // lock makes changes one after the other, whoever makes them.
 func lock() (unlock func(), err error) {
+	if err := initialNamespaces(); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(StateDir, 0o700); err != nil {
 		return nil, err
 	}

@@ -36,6 +36,9 @@ type Use struct {
 // Uses returns what the kernel recorded since the programs were loaded. It has
 // no order.
 func Uses() ([]Use, error) {
+	if err := initialNamespaces(); err != nil {
+		return nil, err
+	}
 	m, err := openPinned()
 	if err != nil {
 		return nil, err
