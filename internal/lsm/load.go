@@ -17,13 +17,15 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/lsm/guard"
 	"github.com/afalg-policy/afalg-policy/internal/lsm/table"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 // Options of a load.
 type Options struct {
 	Audit  bool
-	Policy string // what the user calls it; a path is absolute
-	Tool   string // name and version of this program
+	Accept []string // names of wider gaps, whether this host has them or not: the next kernel may
+	Policy string   // what the user calls it; a path is absolute
+	Tool   string   // name and version of this program
 }
 
 // Load puts a plan in force for the whole host, in place of what was. It is all
@@ -53,7 +55,7 @@ func Refresh(ctx context.Context, p *plan.Plan, tool string) (*State, []plan.Gap
 	if p.Digest != before.Digest {
 		return nil, nil, fmt.Errorf("%s has changed since it was loaded: load it with `afalg-policy lsm load`", before.Policy)
 	}
-	return load(ctx, p, Options{Audit: before.Audit, Policy: before.Policy, Tool: tool})
+	return load(ctx, p, Options{Audit: before.Audit, Accept: before.Accepted, Policy: before.Policy, Tool: tool})
 }
 
 func load(ctx context.Context, p *plan.Plan, o Options) (*State, []plan.Gap, error) {
@@ -79,6 +81,9 @@ func load(ctx context.Context, p *plan.Plan, o Options) (*State, []plan.Gap, err
 	}
 	n := needsOf(p, h, attachment, o)
 	gaps = append(gaps, hostGaps(p, h, n)...)
+	if err := plan.Settle(gaps, nil, o.Accept); err != nil {
+		return nil, gaps, err
+	}
 	before, err := ReadState()
 	if err != nil && !errors.Is(err, ErrNotLoaded) {
 		return nil, nil, err
@@ -86,7 +91,7 @@ func load(ctx context.Context, p *plan.Plan, o Options) (*State, []plan.Gap, err
 	s := &State{
 		Tool: o.Tool, Policy: o.Policy, Digest: p.Digest, Audit: o.Audit, Attachment: attachment, Generation: generation,
 		Families: familyBits(p), Programs: programsFor(n), Objects: guard.Digest(), Loaded: time.Now().UTC(),
-		Binaries: slices.Sorted(maps.Keys(names.Files)),
+		Binaries: slices.Sorted(maps.Keys(names.Files)), Accepted: o.Accept,
 	}
 	for _, g := range gaps {
 		s.Gaps = append(s.Gaps, g.String())
@@ -117,6 +122,10 @@ func hostGaps(p *plan.Plan, h Host, n needs) []plan.Gap {
 		if len(r.Units) > 0 && !h.Unified {
 			gaps = append(gaps, plan.Stricter.Gap(r.Name, nil, "systemd keeps units in another cgroup hierarchy than the unified one here; the rule holds for no unit"))
 		}
+	}
+	if n.zeroCopy && !n.splices && !h.Preemption.Never() && p.ZeroCopy == policy.Yes {
+		gaps = append(gaps, plan.Wider.Gap(policy.GapZeroCopy, nil,
+			"before Linux 6.5 the program that sees pages of files is skipped now and then by a kernel with preemption ("+string(h.Preemption)+"); what is skipped is let through"))
 	}
 	return gaps
 }

@@ -29,7 +29,8 @@ type State struct {
 	Programs   []string   `json:"programs"`
 	Objects    string     `json:"objects"` // what the programs were loaded from
 	Loaded     time.Time  `json:"loaded"`
-	Gaps       []string   `json:"gaps"` // what the table cannot tell of the policy
+	Gaps       []string   `json:"gaps"`               // what the table cannot tell of the policy
+	Accepted   []string   `json:"accepted,omitempty"` // names of wider ones
 	Binaries   []string   `json:"binaries"`
 	Containers []Grantee  `json:"containers,omitempty"`
 }
