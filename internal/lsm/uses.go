@@ -22,6 +22,7 @@ type Use struct {
 	// Binary is the path of the executable, looked up again: that file is the one
 	// that asked. It is empty if no such file is found, as after an upgrade.
 	Binary string `json:"binary,omitempty"`
+	SHA256 string `json:"sha256,omitempty"` // of that file now; empty if it cannot be read
 	// Shown is what the path was said to be; it decides nothing.
 	Shown     string    `json:"shown"`
 	UID       uint32    `json:"uid"`
@@ -84,12 +85,13 @@ func bootTime() (time.Time, error) {
 
 // names resolves the numbers of uses.
 type names struct {
-	m     pinned
-	paths map[guard.Binary]string
+	m       pinned
+	paths   map[guard.Binary]string
+	digests map[guard.Binary]string
 }
 
 func namesOf(m pinned) names {
-	n := names{m, map[guard.Binary]string{}}
+	n := names{m, map[guard.Binary]string{}, map[guard.Binary]string{}}
 	shown := map[guard.Binary]string{}
 	var b guard.Binary
 	var t guard.Trail
@@ -97,7 +99,18 @@ func namesOf(m pinned) names {
 		shown[b] = path(t)
 	}
 	n.verify(shown)
+	n.digest()
 	return n
+}
+
+// digest reads the files, if they are still those that asked.
+func (n names) digest() {
+	for b, path := range n.paths {
+		files := map[string]table.File{}
+		if lookUp(map[string]bool{path: true}, files) == nil && files[path].Binary == b {
+			n.digests[b] = files[path].SHA256
+		}
+	}
 }
 
 // verify looks the paths up: in each mount, since a trail ends at the root of
@@ -156,6 +169,7 @@ func (n names) use(u guard.Use) Use {
 		Call:      calls[u.Hook],
 		Algorithm: afalg.Algorithm{Type: afalg.Type(str(u.Algorithm.Type[:])), Name: str(u.Algorithm.Name[:])},
 		Binary:    n.paths[u.Binary],
+		SHA256:    n.digests[u.Binary],
 		UID:       u.User,
 		Contained: u.Flags&guard.FactContained != 0,
 		Allowed:   u.Allowed != 0,
