@@ -45,6 +45,10 @@ type Unexpressed struct {
 // Recorder collects binds and uses. The zero Recorder is empty and ready. Its
 // methods may be called concurrently.
 type Recorder struct {
+	// Paths has rules name executables by their paths alone, so that an upgrade
+	// is no change of the policy. It is set before anything is recorded.
+	Paths bool
+
 	mu          sync.Mutex
 	uses        map[Use]bool
 	binaries    map[binary]bool
@@ -60,7 +64,7 @@ type binary struct{ path, sha256 string }
 
 // Bound adds a bind. It appears in the comment unless it is used.
 func (r *Recorder) Bound(u Use) {
-	u = u.cut()
+	u = r.kept(u)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -77,17 +81,25 @@ func (r *Recorder) Bound(u Use) {
 
 // Used adds a use. If the recorder is full, a new use is counted, and not kept.
 func (r *Recorder) Used(u Use) {
-	u = u.cut()
+	u = r.kept(u)
 	if r.again(u) {
 		return
 	}
-	reason := unexpressible(u) // slow, and others may record meanwhile
+	reason := r.unexpressible(u) // slow, and others may record meanwhile
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.bound, u)
 	if !r.seen(u) && !r.add(u, reason) {
 		r.lost++
 	}
+}
+
+// kept is a use as it is kept.
+func (r *Recorder) kept(u Use) Use {
+	if r.Paths {
+		u.SHA256 = ""
+	}
+	return u.cut()
 }
 
 func (r *Recorder) again(u Use) bool {

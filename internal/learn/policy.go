@@ -11,7 +11,7 @@ import (
 )
 
 // Policy allows exactly the recorded uses: it has one rule for each executable
-// of a path and a digest. The same uses in any order give the same policy. The
+// of a path and a digest, or of a path. The same uses in any order give the same policy. The
 // name is changed to a valid one.
 func (r *Recorder) Policy(name string) *policy.Policy {
 	p := &policy.Policy{Name: slug(name, ".-", policy.MaxName, "learned")}
@@ -29,11 +29,11 @@ func (r *Recorder) Policy(name string) *policy.Policy {
 }
 
 // unexpressible says why no rule can express a use, or "".
-func unexpressible(u Use) string {
+func (r *Recorder) unexpressible(u Use) string {
 	if u.Binary == "" {
 		return "the executable is not known"
 	}
-	if u.SHA256 == "" {
+	if u.SHA256 == "" && !r.Paths {
 		return "the digest of the executable is not known"
 	}
 	// "*" is legal in a policy, and nobody used it.
