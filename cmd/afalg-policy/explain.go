@@ -23,7 +23,7 @@ type asked struct {
 func newExplain(t *tui) *cobra.Command {
 	var s asked
 	cmd := &cobra.Command{
-		Use:   "explain POLICY [--algorithm TYPE:NAME]",
+		Use:   "explain POLICY [--algorithm TYPE:NAME | --lsm]",
 		Short: "Tell whether a request is allowed, or what a container is granted",
 		Long: `Explain decides one request as the policy means it: who asks, by the flags
 given, for which algorithm. What no flag says is unknown and satisfies no
@@ -38,10 +38,15 @@ makes the sockets of its 32-bit programs.
 
 It asks nothing of this host: --user is root, a uid or a name, and a name is
 not looked up. Exit status 0 means allowed, or that something is granted; 1
-denied, or nothing.`,
+denied, or nothing.
+
+With --lsm it tells instead what "lsm load" could not tell of the policy, and
+loads nothing. As root it looks up users and executables on this host. Exit
+status 1 means that the policy does not fit.`,
 		Example: `  afalg-policy explain builtin:fips --binary /usr/bin/kcapi-hasher --user root --algorithm 'hash:hmac(sha512)'
   afalg-policy explain builtin:linux-7.3 --capability CAP_NET_ADMIN --algorithm 'skcipher:cbc(aes)' --json
-  afalg-policy explain policy.yaml --platform docker --name web`,
+  afalg-policy explain policy.yaml --platform docker --name web
+  afalg-policy explain policy.yaml --lsm`,
 		Args:              onePolicy,
 		ValidArgsFunction: completePolicy,
 	}
@@ -54,9 +59,14 @@ denied, or nothing.`,
 	f.StringVar(&s.user, "user", "", "`USER` who asks: root, a uid, or a name")
 	f.StringArrayVar(&s.capabilities, "capability", nil, "`CAP_…` held in the initial user namespace; may be repeated")
 	f.StringVar(&s.unit, "unit", "", "systemd `UNIT` that the process belongs to")
+	kernelHalf := f.Bool("lsm", false, "what the kernel half cannot tell of the policy")
 	facts := addContainerFacts(cmd)
+	alone(cmd, "lsm")
 	wantJSON := addFormat(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *kernelHalf {
+			return explainKernelHalf(t, args[0], wantJSON())
+		}
 		c, err := facts.container()
 		if err != nil {
 			return err

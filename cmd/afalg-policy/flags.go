@@ -51,3 +51,12 @@ func addFormat(cmd *cobra.Command) (wantJSON func() bool) {
 	cmd.MarkFlagsMutuallyExclusive("output", "json")
 	return func() bool { return *short || format.value == "json" }
 }
+
+// alone refuses a flag together with any other that the command has so far.
+func alone(cmd *cobra.Command, name string) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Name != name {
+			cmd.MarkFlagsMutuallyExclusive(name, f.Name)
+		}
+	})
+}

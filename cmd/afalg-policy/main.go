@@ -84,6 +84,7 @@ func newRoot(t *tui) *cobra.Command {
 		newHook(t),
 		newInstall(t),
 		newList(t),
+		newLSM(t),
 		newProbe(t),
 		newProveAhead(t),
 		newRun(t),

@@ -34,9 +34,14 @@ var reports = []struct {
 	{"check", report.Check{}},
 	{"explain", report.Explanation{}},
 	{"explain grants", report.Held{}},
+	{"explain lsm", report.KernelGaps{}},
 	{"generate", report.Gaps{}},
 	{"install", deploy.Result{}},
 	{"list", report.List{}},
+	{"lsm learn", report.Uses{}},
+	{"lsm load", report.KernelHalf{}},
+	{"lsm refresh", report.KernelHalf{}},
+	{"lsm status", report.KernelHalf{}},
 	{"probe", report.Probe{}},
 	{"status", report.Status{}},
 	{"uninstall", deploy.Result{}},
@@ -143,6 +148,7 @@ func TestReportsFollowTheSchema(t *testing.T) {
 		{"explain", "builtin:fips", "--binary", "/bin/sh", "--algorithm", "hash:sha1"},
 		{"explain", "builtin:linux-7.3", "--algorithm", "hash:sha1"},
 		{"explain", "builtin:fips", "--name", "web"},
+		{"explain", "builtin:fips", "--lsm"},
 		{"generate", "seccomp", "builtin:fips", "-o", out},
 		{"generate", "seccomp", "builtin:fips", "--grant", "hmaccalc", "-o", out},
 		slices.Concat(install, []string{"--dry-run"}),
@@ -186,6 +192,18 @@ func TestReportsFollowTheSchema(t *testing.T) {
 		value.(map[string]any)["version"] = 2
 		if shipped.Validate(value) == nil {
 			t.Errorf("%v: a report of version 2 is taken for one of version 1", line)
+		}
+	}
+	for _, value := range kernelHalfReports(t) {
+		for _, schema := range []*jsonschema.Schema{strict, shipped} {
+			if err := schema.Validate(value); err != nil {
+				t.Errorf("%v: %v", value["report"], err)
+			}
+		}
+		seen[value["report"].(string)] = true
+		value["more"] = true
+		if strict.Validate(value) == nil {
+			t.Errorf("%v: another key is not what it is to be", value["report"])
 		}
 	}
 	for _, one := range reports {
