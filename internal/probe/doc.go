@@ -44,8 +44,8 @@
 //   - closed: a policy denied it. The errno shows which: SIGSYS or any errno at
 //     the gate is a filter; past the gate, EACCES or EPERM is an LSM, and
 //     EAFNOSUPPORT from a registered family is the kernel's own
-//     crypto.af_alg_restrict=2. A control that is denied like the gate means
-//     that the whole route is closed.
+//     crypto.af_alg_restrict=2, or a policy in the kernel. A control that is
+//     denied like the gate means that the whole route is closed.
 //   - unavailable: this kernel or machine does not have the route: no IA32
 //     emulation, no x32, no io_uring, or no IORING_OP_SOCKET (EINVAL as the
 //     operation's result; Linux 5.19). ENOSYS from io_uring_setup is a denial

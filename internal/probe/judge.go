@@ -172,7 +172,7 @@ func (e evidence) denial(a answer, filter Filter, f facts) (Verdict, string) {
 	case filter == Uncertain && a.is(unix.EAFNOSUPPORT):
 		return Absent, "a real call finds no AF_ALG; whether by a filter or for want of it cannot be told"
 	case a.is(unix.EAFNOSUPPORT) && f.registered:
-		return Closed, "the family is registered and refuses (crypto.af_alg_restrict=2)"
+		return Closed, "the family is registered and refuses (crypto.af_alg_restrict=2, or a policy in the kernel)"
 	case a.is(unix.EAFNOSUPPORT) && f.load:
 		return Absent, "no filter stops it; a request for the module brought no AF_ALG"
 	case a.is(unix.EAFNOSUPPORT):

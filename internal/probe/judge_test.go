@@ -100,7 +100,7 @@ func TestJudge(t *testing.T) {
 		{"absent after all", passed(socket, no(unix.EAFNOSUPPORT)), load,
 			Outcome{Absent, "EAFNOSUPPORT", "ok", Passes, "", "no filter stops it; a request for the module brought no AF_ALG"}},
 		{"the kernel's own switch", passed(socket, no(unix.EAFNOSUPPORT)), registered,
-			Outcome{Closed, "EAFNOSUPPORT", "ok", Passes, "", "the family is registered and refuses (crypto.af_alg_restrict=2)"}},
+			Outcome{Closed, "EAFNOSUPPORT", "ok", Passes, "", "the family is registered and refuses (crypto.af_alg_restrict=2, or a policy in the kernel)"}},
 		{"AppArmor", passed(socket, no(unix.EACCES), no(unix.EACCES)), registered,
 			Outcome{Closed, "EACCES", "ok", Passes, "", "denied behind the filters, by an LSM (AppArmor, SELinux, BPF)"}},
 		{"out of memory", passed(socket, no(unix.ENOMEM)), registered,
