@@ -27,7 +27,7 @@ test: build ## the tests on this machine, in boxes, and on Debian's kernels
 
 .PHONY: test-all
 test-all: build ## what takes long besides: attacks, mutants, faults, each platform whole
-	scripts/install test vm arm64
+	scripts/install test vm arm64 bpf
 	go run ./scripts/check $@
 
 .PHONY: test-fast
@@ -54,7 +54,7 @@ vm: build ## a shell in an emulated machine: make vm KERNEL=6.12
 
 .PHONY: generate
 generate: ## rewrite the files that are made from the code
-	scripts/install build
+	scripts/install build bpf
 	go generate ./...
 
 .PHONY: man
