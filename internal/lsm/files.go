@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/user"
@@ -128,9 +127,7 @@ func lookUp(paths map[string]bool, files map[string]table.File) error {
 		}
 		file := table.File{Binary: f.File, ChangedSec: f.ChangedSec, ChangedNsec: f.ChangedNsec}
 		if paths[path] {
-			if file.SHA256, err = digest(int(f.Descriptor)); err != nil {
-				return fmt.Errorf("%s: %w", path, err)
-			}
+			file.SHA256, _ = digest(int(f.Descriptor)) // without one no rule about the content holds
 		}
 		files[path] = file
 	}

@@ -1,13 +1,12 @@
 package lsm
 
 import (
-	"bufio"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
@@ -135,19 +134,18 @@ func (n names) verify(shown map[guard.Binary]string) {
 
 // mounts lists where file systems with programs may be mounted.
 func mounts() []string {
-	f, err := os.Open("/proc/self/mountinfo")
+	const most = 64
+	all := []string{"/"}
+	infos, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		return m.Root != "/" || m.FSType == "proc" || m.FSType == "sysfs" || m.FSType == "cgroup2", false
+	})
 	if err != nil {
-		return []string{"/"}
+		return all
 	}
-	defer f.Close()
-	var all []string
-	for lines := bufio.NewScanner(f); lines.Scan() && len(all) < 64; {
-		fields := strings.Fields(lines.Text())
-		if len(fields) > 4 && !strings.HasPrefix(fields[4], "/proc") && !strings.HasPrefix(fields[4], "/sys") {
-			all = append(all, fields[4])
-		}
+	for _, m := range infos[:min(len(infos), most)] {
+		all = append(all, m.Mountpoint)
 	}
-	return append(all, "/")
+	return all
 }
 
 // path joins a trail, which begins at the file.

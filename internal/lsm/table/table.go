@@ -32,7 +32,7 @@ type File struct {
 	Binary      guard.Binary
 	ChangedSec  int64 // the time of the last change of its inode
 	ChangedNsec uint32
-	SHA256      string // in lower-case hex; empty if no rule asks for it
+	SHA256      string // in lower-case hex; empty if no rule asks for it, or if it cannot be computed
 }
 
 // Options are about a whole table.
@@ -162,6 +162,8 @@ func (c *compiler) binaries(i int, r *policy.Rule) {
 			c.stricter(r, "%s is not on this host; run `afalg-policy lsm refresh` once it is", b.Path)
 		case b.SHA256 == "":
 			c.file(i, f, false)
+		case f.SHA256 == "":
+			c.stricter(r, "%s cannot be read, or changes while it is: its sha256 is not known", b.Path)
 		case b.SHA256 != f.SHA256:
 			c.stricter(r, "%s has the sha256 %s, and the rule asks for %s", b.Path, f.SHA256, b.SHA256)
 		default:

@@ -132,7 +132,7 @@ func hash(names ...string) (all policy.Algorithms) {
 }
 
 func TestGaps(t *testing.T) {
-	h := Host{Users: map[string]uint32{"alice": 1000}, Files: map[string]File{"/a": {SHA256: "aa"}}}
+	h := Host{Users: map[string]uint32{"alice": 1000}, Files: map[string]File{"/a": {SHA256: "aa"}, "/unreadable": {}}}
 	longest := strings.Repeat("u", guard.MaxUnit-len(".service")) + ".service"
 	for _, tt := range []struct {
 		name string
@@ -143,6 +143,7 @@ func TestGaps(t *testing.T) {
 		{"binary", policy.Rule{Binaries: []policy.Binary{{Path: "/a"}}, Algorithms: hash("a")}, ""},
 		{"digest", policy.Rule{Binaries: []policy.Binary{{Path: "/a", SHA256: "aa"}}, Algorithms: hash("a")}, ""},
 		{"another digest", policy.Rule{Binaries: []policy.Binary{{Path: "/a", SHA256: "bb"}}, Algorithms: hash("a")}, "/a has the sha256 aa"},
+		{"digest not known", policy.Rule{Binaries: []policy.Binary{{Path: "/unreadable", SHA256: "aa"}}, Algorithms: hash("a")}, "sha256 is not known"},
 		{"no such binary", policy.Rule{Binaries: []policy.Binary{{Path: "/b"}}, Algorithms: hash("a")}, "/b is not on this host"},
 		{"user", policy.Rule{Users: []string{"alice", "root", "7"}, Algorithms: hash("a")}, ""},
 		{"no such user", policy.Rule{Users: []string{"bob"}, Algorithms: hash("a")}, "no user bob"},
