@@ -27,6 +27,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/broker"
 	"github.com/afalg-policy/afalg-policy/internal/hosterr"
+	"github.com/afalg-policy/afalg-policy/internal/manager"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/printable"
 )
@@ -62,7 +63,7 @@ const (
 // Agent serves containers.
 type Agent struct {
 	o       Options
-	manager manager
+	manager manager.Manager
 	socket  *socket
 	canary  *canary
 	watch   time.Duration // how often the service manager wants to hear; 0: never
@@ -92,7 +93,7 @@ func New(o Options) (*Agent, error) {
 	}
 	a.serving, a.interrupt = context.WithCancel(context.Background())
 	var err error
-	if a.manager, a.watch, err = findManager(); err != nil {
+	if a.manager, a.watch, err = manager.Find(); err != nil {
 		return nil, err
 	}
 	inherited := takeOver()
@@ -158,7 +159,7 @@ func (a *Agent) Run() error {
 
 // reload applies a new policy to every container, or none of it.
 func (a *Agent) reload() {
-	a.tell("RELOADING=1", monotonic())
+	a.tell("RELOADING=1", manager.Monotonic())
 	err := a.o.Reload()
 	if err != nil {
 		a.setStatus("the new policy was refused, and the old one kept: " + err.Error())
@@ -203,7 +204,7 @@ func (a *Agent) stop() {
 	}
 	a.canary.close()
 	switch {
-	case left > 0 && a.manager.present():
+	case left > 0 && a.manager.Present():
 		a.note("%s left to the service manager's store", containers(left))
 	case left > 0:
 		a.failed("stop", fmt.Errorf("%s lost: no service manager keeps the listeners, and trapped calls fail with ENOSYS from now on", containers(left)))
@@ -225,7 +226,7 @@ func (a *Agent) failed(what string, err error) { a.o.Failed(what, err) }
 
 // tell tells the service manager. An error there is no reason to end.
 func (a *Agent) tell(lines ...string) {
-	if err := a.manager.tell(lines...); err != nil {
+	if err := a.manager.Tell(lines...); err != nil {
 		a.failed("service manager", err)
 	}
 }

@@ -116,7 +116,7 @@ const liveTime = 3 * time.Second
 // ticks returns the times at which the service manager wants to hear from us;
 // never if it does not.
 func (a *Agent) ticks() <-chan time.Time {
-	if a.watch == 0 || !a.manager.present() {
+	if a.watch == 0 || !a.manager.Present() {
 		return nil
 	}
 	return time.Tick(max(a.watch/3, time.Millisecond))

@@ -55,7 +55,7 @@ func (a *Agent) admit(r record, l *notify.Listener) error {
 // the listener in one message, under one name: none of them is ever there
 // alone.
 func (a *Agent) keep(c *container) error {
-	if !a.manager.present() {
+	if !a.manager.Present() {
 		return nil
 	}
 	f, err := c.record.seal()
@@ -66,7 +66,7 @@ func (a *Agent) keep(c *container) error {
 	if c.slots, err = notify.NewSlots(); err != nil {
 		return err
 	}
-	return a.manager.keep(c.key, c.listener.FD(), int(f.Fd()), c.slots.FD())
+	return a.manager.Keep(c.key, c.listener.FD(), int(f.Fd()), c.slots.FD())
 }
 
 // serve answers the calls of a container until it ends, in a goroutine. When
@@ -114,7 +114,7 @@ func (a *Agent) ended(c *container, err error) {
 	} else {
 		a.note("container %q, process %d: ended", c.ID, c.PID)
 	}
-	if err := a.manager.forget(c.key); err != nil {
+	if err := a.manager.Forget(c.key); err != nil {
 		a.failed("store", err)
 	}
 }

@@ -33,7 +33,7 @@ const sessionPrefix = "session-"
 func (a *Agent) keepSessions(c *container) {
 	lost := 0
 	for _, v := range c.workload.Save() {
-		if !a.manager.present() || a.keepSession(c, v) != nil {
+		if !a.manager.Present() || a.keepSession(c, v) != nil {
 			lost++
 		}
 		v.Close()
@@ -49,7 +49,7 @@ func (a *Agent) keepSession(c *container, v broker.Saved) error {
 		return err
 	}
 	defer f.Close()
-	return a.manager.keep(newKey(sessionPrefix), v.Kept, v.Parent, int(f.Fd()))
+	return a.manager.Keep(newKey(sessionPrefix), v.Kept, v.Parent, int(f.Fd()))
 }
 
 // recallSessions sorts the sessions of the store by the key of their container.

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"reflect"
 	"strings"
@@ -10,8 +9,6 @@ import (
 	"testing/iotest"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-
-	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 )
 
 const someState = `{"ociVersion":"1.0.2","fds":["seccompFd"],"pid":12,"metadata":"m","state":{"ociVersion":"1.0.2","id":"c","status":"creating","pid":12,"bundle":"/b"}}`
@@ -151,26 +148,5 @@ func TestLimiter(t *testing.T) {
 		if l.allow() != want {
 			t.Errorf("%d: %v was due", i, want)
 		}
-	}
-}
-
-func TestManager(t *testing.T) {
-	if err := manager("").tell("READY=1"); err != nil {
-		t.Error(err)
-	}
-	if err := manager(t.TempDir() + "/none").tell("READY=1"); err == nil || !strings.Contains(err.Error(), "tell the service manager at /") {
-		t.Error(err)
-	}
-	t.Setenv("NOTIFY_SOCKET", "vsock:2:1")
-	if _, _, err := findManager(); err == nil || !strings.HasPrefix(err.Error(), `NOTIFY_SOCKET is "vsock:2:1"`) {
-		t.Error(err)
-	}
-	t.Setenv("WATCHDOG_USEC", "x")
-	var host *hosterr.Error
-	if _, _, err := findManager(); !errors.As(err, &host) {
-		t.Error(err)
-	}
-	if !strings.HasPrefix(monotonic(), "MONOTONIC_USEC=") || monotonic() == "MONOTONIC_USEC=0" {
-		t.Error(monotonic())
 	}
 }

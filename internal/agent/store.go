@@ -216,7 +216,7 @@ func (a *Agent) discard(key string, err error) {
 	if err != nil {
 		a.failed("store", fmt.Errorf("%s is dropped: %w", key, err))
 	}
-	if err := a.manager.forget(key); err != nil {
+	if err := a.manager.Forget(key); err != nil {
 		a.failed("store", err)
 	}
 }

@@ -1,4 +1,6 @@
-package agent
+// Package manager talks to the service manager that started this process, as
+// sd_notify(3) describes it: what it may know, and descriptors to keep.
+package manager
 
 import (
 	"fmt"
@@ -13,15 +15,15 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
-// manager is the address of the service manager, as sd_notify(3) describes it;
-// "" if there is none.
-type manager string
+// Manager is the address of a service manager; "" if there is none.
+type Manager string
 
-// managerTime bounds how long a manager that does not read can delay us.
-const managerTime = 10 * time.Second
+// patience bounds how long a manager that does not read can delay us.
+const patience = 10 * time.Second
 
-// findManager takes the variables for this process out of its environment.
-func findManager() (manager, time.Duration, error) {
+// Find takes the variables for this process out of its environment. It returns
+// how often the manager's watchdog wants to hear from it; 0 is never.
+func Find() (Manager, time.Duration, error) {
 	address := os.Getenv("NOTIFY_SOCKET")
 	os.Unsetenv("NOTIFY_SOCKET")
 	if address != "" && address[0] != '/' && address[0] != '@' {
@@ -31,30 +33,31 @@ func findManager() (manager, time.Duration, error) {
 	if err != nil {
 		return "", 0, hosterr.Errorf("read what the watchdog wants: %w", err)
 	}
-	return manager(address), watch, nil
+	return Manager(address), watch, nil
 }
 
-func (m manager) present() bool { return m != "" }
+// Present reports whether there is one.
+func (m Manager) Present() bool { return m != "" }
 
-// tell sends assignments, if there is a manager.
-func (m manager) tell(lines ...string) error { return m.send(lines) }
+// Tell sends assignments, if there is a manager.
+func (m Manager) Tell(lines ...string) error { return m.send(lines) }
 
-// keep puts descriptors into the store, all under one name. The manager must
+// Keep puts descriptors into the store, all under one name. The manager must
 // not poll them (FDPOLL): it would drop a listener on EPOLLERR, which the
 // kernel returns for a poll that a signal interrupts.
-func (m manager) keep(name string, fds ...int) error {
+func (m Manager) Keep(name string, fds ...int) error {
 	return m.send([]string{"FDSTORE=1", "FDPOLL=0", "FDNAME=" + name}, fds...)
 }
 
-// forget removes everything of that name from the store.
-func (m manager) forget(name string) error {
+// Forget removes everything of that name from the store.
+func (m Manager) Forget(name string) error {
 	return m.send([]string{"FDSTOREREMOVE=1", "FDNAME=" + name})
 }
 
 // send uses a new socket each time: a manager that was executed anew may have
 // another one at the same place.
-func (m manager) send(lines []string, fds ...int) error {
-	if !m.present() {
+func (m Manager) send(lines []string, fds ...int) error {
+	if !m.Present() {
 		return nil
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -62,7 +65,7 @@ func (m manager) send(lines []string, fds ...int) error {
 		return fmt.Errorf("tell the service manager: %w", err)
 	}
 	defer unix.Close(fd)
-	limit := unix.NsecToTimeval(int64(managerTime))
+	limit := unix.NsecToTimeval(int64(patience))
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
 		return fmt.Errorf("tell the service manager: %w", err)
 	}
@@ -76,9 +79,9 @@ func (m manager) send(lines []string, fds ...int) error {
 	return nil
 }
 
-// monotonic is the time of a reload, for a manager that must not mistake an
+// Monotonic is the time of a reload, for a manager that must not mistake an
 // older READY=1 for its end.
-func monotonic() string {
+func Monotonic() string {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
 		return "MONOTONIC_USEC=0"
