@@ -96,8 +96,8 @@ func (s *systemd) checkUnits() error {
 		if _, err := unit.Section(name); err != nil {
 			return fmt.Errorf("--unit %w", err)
 		}
-		if name == unit.AgentService {
-			return fmt.Errorf("--unit %s: the agent uses AF_ALG for all who are granted it; leave it open", name)
+		if why, own := ownServices[name]; own {
+			return fmt.Errorf("--unit %s: %s; leave it open", name, why)
 		}
 	}
 	for _, name := range s.Except {
@@ -123,7 +123,7 @@ func (s *systemd) checkMatches() error {
 		}
 	}
 	for _, name := range s.Except {
-		if name != unit.AgentService && len(s.facts.Matches(name)) == 0 {
+		if ownServices[name] == "" && len(s.facts.Matches(name)) == 0 {
 			return fmt.Errorf("--except %s: there is no such unit; name it by its Id, as systemctl show does", name)
 		}
 	}
@@ -226,9 +226,17 @@ func (s *systemd) excepted(name string) bool {
 	return slices.Contains(s.Except, name) || slices.Contains(s.Except, unit.Template(name))
 }
 
-// untouched reports whether a unit is left as it is. The agent is: it makes the
-// sockets of all who are granted AF_ALG, and has a list of its own.
-func (s *systemd) untouched(name string) bool { return name == unit.AgentService || s.excepted(name) }
+// ownServices are left as they are, with the reason.
+var ownServices = map[string]string{
+	unit.AgentService: "the agent uses AF_ALG for all who are granted it, and has a list of its own",
+	unit.LSMService:   probesKernel,
+	unit.LSMRefresh:   probesKernel,
+}
+
+const probesKernel = "it asks the kernel for a socket of AF_ALG, to see that its programs decide"
+
+// untouched reports whether a unit is left as it is.
+func (s *systemd) untouched(name string) bool { return ownServices[name] != "" || s.excepted(name) }
 
 // targets lists what gets a drop-in, sorted. A unit's own drop-in replaces
 // that of every service.
@@ -244,7 +252,8 @@ func (s *systemd) targets() []string {
 		add(name)
 	}
 	if len(s.Units) == 0 {
-		add(unit.EveryService, unit.AgentService)
+		add(unit.EveryService)
+		add(sortedKeys(ownServices)...)
 		add(s.Except...)
 		for name := range s.facts {
 			if strings.HasSuffix(name, ".service") && s.hasOwnDropIn(name) {
@@ -343,8 +352,8 @@ func (s *systemd) without(families []string) []string {
 
 func (s *systemd) notes(name string) []string {
 	switch {
-	case name == unit.AgentService:
-		return []string{fmt.Sprintf("Leaves %s as it is: the agent uses AF_ALG for all who are granted it, and has a list of its own. An empty file is what keeps the drop-in for every service from it.", name)}
+	case ownServices[name] != "":
+		return []string{fmt.Sprintf("Leaves %s as it is: %s. An empty file is what keeps the drop-in for every service from it.", name, ownServices[name])}
 	case s.excepted(name):
 		return []string{fmt.Sprintf("Leaves %s as it is. An empty file is what keeps the drop-in for every service from it.", name)}
 	}

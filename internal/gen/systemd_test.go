@@ -342,7 +342,7 @@ func TestSystemdErrors(t *testing.T) {
 		{"no facts about a named unit", SystemdOptions{Units: []string{"a.service"}},
 			`what the units restrict themselves is not known, and a longer list must not replace theirs; give --show`},
 		{"the agent", SystemdOptions{Units: []string{"afalg-policy-agent.service"}, Show: freeUnits},
-			`--unit afalg-policy-agent.service: the agent uses AF_ALG for all who are granted it; leave it open`},
+			`--unit afalg-policy-agent.service: the agent uses AF_ALG for all who are granted it, and has a list of its own; leave it open`},
 		{"except what is not there", SystemdOptions{Except: []string{"usr@.service"}, Show: freeUnits},
 			`--except usr@.service: there is no such unit; name it by its Id, as systemctl show does`},
 		{"except what is only spoken of", SystemdOptions{Except: []string{"a.service"}, Show: []byte("Id=a.service\nLoadState=not-found\nRestrictAddressFamilies=~\n")},

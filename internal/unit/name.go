@@ -33,6 +33,15 @@ const (
 	AgentSocket  = "afalg-policy-agent.socket"
 )
 
+// The units of the policy in the kernel.
+const (
+	LSMService = "afalg-policy-lsm.service" // puts it in force, and holds it
+	LSMRefresh = "afalg-policy-lsm-refresh.service"
+	LSMPath    = "afalg-policy-lsm.path" // starts the refresh
+	LSMCheck   = "afalg-policy-lsm-check.service"
+	LSMTimer   = "afalg-policy-lsm-check.timer" // starts the check
+)
+
 // DropIn returns the path of a drop-in below a directory of units.
 func DropIn(unit, file string) string { return unit + ".d/" + file }
 
