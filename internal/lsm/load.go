@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
 	"time"
 
@@ -26,6 +27,8 @@ type Options struct {
 	Accept []string // names of wider gaps, whether this host has them or not: the next kernel may
 	Policy string   // what the user calls it; a path is absolute
 	Tool   string   // name and version of this program
+
+	refresh bool // the table alone; the programs must stand as they were loaded
 }
 
 // Load puts a plan in force for the whole host, in place of what was. It is all
@@ -41,7 +44,9 @@ func Load(ctx context.Context, p *plan.Plan, o Options) (*State, []plan.Gap, err
 }
 
 // Refresh looks the names of the loaded policy up again, after an upgrade. The
-// plan must be the one that is loaded.
+// plan must be the one that is loaded, and its programs must be attached: it
+// replaces nothing but the table, so that whoever holds the links besides the
+// pins holds the right ones. It goes on until nothing changes meanwhile.
 func Refresh(ctx context.Context, p *plan.Plan, tool string) (*State, []plan.Gap, error) {
 	unlock, err := lock()
 	if err != nil {
@@ -55,8 +60,27 @@ func Refresh(ctx context.Context, p *plan.Plan, tool string) (*State, []plan.Gap
 	if p.Digest != before.Digest {
 		return nil, nil, fmt.Errorf("%s has changed since it was loaded: load it with `afalg-policy lsm load`", before.Policy)
 	}
-	return load(ctx, p, Options{Audit: before.Audit, Accept: before.Accepted, Policy: before.Policy, Tool: tool})
+	o := Options{Audit: before.Audit, Accept: before.Accepted, Policy: before.Policy, Tool: tool, refresh: true}
+	for range maxRefreshes {
+		names, err := ask(p)
+		if err != nil {
+			return nil, nil, err
+		}
+		s, gaps, err := load(ctx, p, o)
+		if err != nil {
+			return nil, nil, err
+		}
+		if now, err := ask(p); err != nil || reflect.DeepEqual(now, names) {
+			return s, gaps, err
+		}
+	}
+	return nil, nil, fmt.Errorf("the files that %s lists go on changing: refresh again", before.Policy)
 }
+
+// maxRefreshes bounds how long a refresh follows changes.
+const maxRefreshes = 5
+
+var errReload = errors.New("the programs that were loaded are not attached any more, or this version has others: load the policy again")
 
 func load(ctx context.Context, p *plan.Plan, o Options) (*State, []plan.Gap, error) {
 	h, err := Look()
@@ -99,7 +123,7 @@ func load(ctx context.Context, p *plan.Plan, o Options) (*State, []plan.Gap, err
 	if before != nil {
 		s.Containers = living(before.Containers)
 	}
-	c := change{plan: p, names: names, state: s, before: before, table: t, needs: n}
+	c := change{plan: p, names: names, state: s, before: before, table: t, needs: n, refresh: o.refresh}
 	return s, gaps, c.make(ctx)
 }
 
@@ -147,6 +171,8 @@ type change struct {
 	before *State
 	table  *table.Table
 	needs  needs
+
+	refresh bool
 }
 
 // make attaches first and pins then, so that at no moment less decides than
@@ -161,6 +187,11 @@ func (c *change) make(ctx context.Context) (err error) {
 	}
 	m := openMaps(s)
 	fresh := m == nil
+	replace := fresh || !c.attachedAlready()
+	if c.refresh && replace {
+		m.close()
+		return errReload
+	}
 	if fresh {
 		if m, err = makeMaps(s); err != nil {
 			return err
@@ -177,7 +208,7 @@ func (c *change) make(ctx context.Context) (err error) {
 		}
 	}()
 	links := attached{}
-	if fresh || !c.attachedAlready() {
+	if replace {
 		if links, err = attach(s, m, c.needs, c.state.Families); err != nil {
 			return err
 		}

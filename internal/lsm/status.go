@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -43,8 +45,13 @@ var counterNames = map[int]string{
 	guard.CountZeroCopy: "denied-zero-copy",
 }
 
-// ReadStatus asks the kernel.
+// ReadStatus asks the kernel. It waits for a load that is under way.
 func ReadStatus() (*Status, error) {
+	unlock, err := lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	h, err := Look()
 	if err != nil {
 		return nil, err
@@ -55,12 +62,20 @@ func ReadStatus() (*Status, error) {
 		if pins, _ := filepath.Glob(linkPin(Dir, "*")); len(pins) > 0 {
 			s.Faults = []string{stateFile() + " is gone, and programs are pinned: load the policy again"}
 		}
-		return s, nil
+		held, err := unpinned()
+		if len(held) > 0 {
+			s.fault("%s: nothing is loaded, and it decides: somebody holds it, as the service manager for afalg-policy-lsm.service; stop that", strings.Join(held, ", "))
+		}
+		return s, err
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.check()
+	held, err := unpinned()
+	if err != nil {
+		return nil, err
+	}
+	s.check(held)
 	m, err := openPinned()
 	if err != nil {
 		s.fault("the maps under %s are gone, or are of another version: load the policy again", Dir)
@@ -81,7 +96,9 @@ func (s *Status) fault(format string, args ...any) {
 	s.Faults = append(s.Faults, fmt.Sprintf(format, args...))
 }
 
-func (s *Status) check() {
+// check compares what is attached with what was loaded. held are the programs
+// that are attached without a pin.
+func (s *Status) check(held []string) {
 	want, err := s.Host.Choose()
 	switch {
 	case err != nil:
@@ -94,8 +111,13 @@ func (s *Status) check() {
 	for _, name := range s.State.Programs {
 		misses, err := linkInfo(name)
 		s.Misses += misses
-		if err != nil {
+		switch {
+		case errors.Is(err, errNoPin) && slices.Contains(held, name):
+			s.fault("%s: its pin is gone: it decides for as long as somebody holds it, as the service manager does; load the policy again", name)
+		case err != nil:
 			s.fault("%s: %v", name, err)
+		case slices.Contains(held, name):
+			s.fault("%s: that of an earlier load decides too, since somebody holds it: run \"systemctl reload afalg-policy-lsm\"", name)
 		}
 	}
 	if s.Misses > 0 {
@@ -117,12 +139,14 @@ func (s *Status) checkTable(m pinned) {
 	}
 }
 
+var errNoPin = errors.New("its pin is gone: it decides no more; load the policy again")
+
 // linkInfo asks about a pinned program. A pin whose link was detached is as
 // good as none.
 func linkInfo(program string) (misses uint64, err error) {
 	l, err := link.LoadPinnedLink(linkPin(Dir, program), nil)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, errors.New("its pin is gone: it decides no more; load the policy again")
+		return 0, errNoPin
 	}
 	if err != nil {
 		return 0, err
