@@ -15,3 +15,15 @@ var (
 	//go:embed afalg-policy-agent-socketcall.conf
 	AgentSocketcall string
 )
+
+// The units of the policy in the kernel.
+var (
+	//go:embed afalg-policy-lsm.service
+	LSMService string
+	//go:embed afalg-policy-lsm-refresh.service
+	LSMRefresh string
+	//go:embed afalg-policy-lsm-check.service
+	LSMCheck string
+	//go:embed afalg-policy-lsm-check.timer
+	LSMTimer string
+)

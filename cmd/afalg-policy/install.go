@@ -38,11 +38,15 @@ every container that the platform starts from then on:
   agent       the units of the agent, which decides for containers with grants
   systemd     drop-ins that close AF_ALG to every service, as "generate systemd"
               makes them; --grant, --accept, --except and --show are the same
+  lsm         units that put the policy in force in the kernel, before anything
+              else starts, and watch it; a hook for apt or dnf, so that upgraded
+              executables are known. With --audit it only records
 
 What is there is changed in these settings alone, and kept otherwise, byte for
 byte. All files are replaced, or none. What was there is kept below
 /var/lib/afalg-policy, and "uninstall" brings it back. Nothing is restarted: the
-commands that do it are printed. The default profiles of platforms are proved
+commands that do it are printed. Only lsm is in force at once, or not installed.
+The default profiles of platforms are proved
 ahead, so that no container waits for it. Reload the agent after a change of
 what the policy closes, or install again where there is no agent.
 
@@ -64,13 +68,14 @@ the image.`
 func newInstall(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "install " + strings.Join(install.Platforms(), "|"),
-		Short: "Put a policy into Docker, Podman, containerd, CRI-O or systemd",
+		Short: "Put a policy into container platforms, systemd or the kernel",
 		Long:  installLong,
 		Example: `  afalg-policy install docker --dry-run
   afalg-policy install podman --policy /etc/afalg-policy/policy.yaml
   afalg-policy install docker --base /etc/docker/seccomp.json --runtime-path /usr/bin/crun
   afalg-policy install containerd --root /mnt/image --program /usr/local/bin/afalg-policy
-  afalg-policy install systemd --grant iwd --accept iwd --dry-run`,
+  afalg-policy install systemd --grant iwd --accept iwd --dry-run
+  afalg-policy install lsm --audit`,
 		Args:      onePlatform,
 		ValidArgs: install.Platforms(),
 	}
@@ -86,12 +91,12 @@ func newInstall(t *tui) *cobra.Command {
 	f.StringVar(&o.DecisionLog, "decision-log", defaultDecisionLog, "`FILE` to append a line of JSON to for each container; none if empty")
 	f.StringVar(&o.BasePath, "base", "", "seccomp profile in `FILE` to harden instead of the platform's own")
 	f.BoolVar(&o.Precreate, "precreate", false, "podman: harden by the precreate hook instead of the wrapper")
-	services := addServices(cmd)
+	only := addOnly(cmd)
 	addWhere(cmd, &o.Root, &o.DryRun)
 	wantJSON := addFormat(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		o.OnAgentDown, o.Socketcall = onAgentDown.value, socketcall.value
-		p, err := prepareInstall(t, args[0], &o, services)
+		p, err := prepareInstall(t, args[0], &o, only)
 		if err != nil {
 			return showResult(t, deploy.Refused("install", args[0], err), err, wantJSON())
 		}
@@ -128,7 +133,7 @@ func knownPlatform(name string) error {
 }
 
 // prepareInstall reads the policy and the files that options name.
-func prepareInstall(t *tui, name string, o *install.Options, services prepare) (*plan.Plan, error) {
+func prepareInstall(t *tui, name string, o *install.Options, only prepare) (*plan.Plan, error) {
 	if err := harden.CheckBroker(o.Agent); err != nil {
 		return nil, usagef("--agent: %w", err)
 	}
@@ -150,7 +155,7 @@ func prepareInstall(t *tui, name string, o *install.Options, services prepare) (
 			t.Notef("stops: %s", stop)
 		}
 	}
-	if err := services(name, o, p); err != nil {
+	if err := only(name, o, p); err != nil {
 		return nil, err
 	}
 	if o.BasePath != "" {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -10,28 +12,36 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// systemdOnly are the flags of install that say how services are closed.
-var systemdOnly = []string{"grant", "accept", "except", "show"}
+// onlyFor has the flags of install that are not for every platform.
+var onlyFor = map[string][]string{
+	"grant": {"systemd"}, "except": {"systemd"}, "show": {"systemd"},
+	"accept": {"systemd", "lsm"},
+	"audit":  {"lsm"},
+}
 
-// addServices adds these flags. The function that it returns prepares the
-// options of an installation.
-func addServices(cmd *cobra.Command) prepare {
+// addOnly adds these flags. The function that it returns prepares the options of
+// an installation.
+func addOnly(cmd *cobra.Command) prepare {
 	f := cmd.Flags()
 	grants := f.StringArray("grant", nil, "systemd: `RULE` that its units hold; may be repeated")
-	accept := f.StringArray("accept", nil, "systemd: `NAME` of a wider or breaking gap that you take on; may be repeated")
+	accept := f.StringArray("accept", nil, "systemd, lsm: `NAME` of a wider or breaking gap that you take on; may be repeated")
 	except := f.StringArray("except", nil, "systemd: `NAME` of a service to leave as it is; may be repeated")
 	show := f.String("show", "", "systemd: `FILE` with what the units restrict themselves, for an image")
+	audit := f.Bool("audit", false, "lsm: allow everything, and record what the policy denies")
 	return func(name string, o *install.Options, p *plan.Plan) error {
-		if name != "systemd" {
-			if i := slices.IndexFunc(systemdOnly, f.Changed); i >= 0 {
-				return usagef("--%s is for systemd alone", systemdOnly[i])
+		for _, flag := range slices.Sorted(maps.Keys(onlyFor)) {
+			if f.Changed(flag) && !slices.Contains(onlyFor[flag], name) {
+				return usagef("--%s is for %s alone", flag, strings.Join(onlyFor[flag], " and "))
 			}
+		}
+		o.Accept, o.Audit = unique(*accept), *audit
+		if name != "systemd" {
 			return nil
 		}
 		if o.Root != defaultRoot && *show == "" {
 			return hosterr.Errorf("--root %s: an image has no manager that could say what units restrict themselves: tell by --show FILE", o.Root)
 		}
-		o.Grants, o.Accept, o.Except = unique(*grants), unique(*accept), unique(*except)
+		o.Grants, o.Except = unique(*grants), unique(*except)
 		if err := checkGrants(p, o.Grants); err != nil {
 			return err
 		}

@@ -17,18 +17,21 @@ const statusLong = `Status looks at each platform of this host, or at those that
   installed  yes, no, changed (a file is not as it was installed), interrupted
   active     whether what runs uses it: the daemon was restarted since, and no
              container keeps a runtime that passes by the wrapper (docker); each
-             service has the list of its drop-in, and runs since then (systemd)
+             service has the list of its drop-in, and runs since then (systemd);
+             the kernel decides by the policy (lsm), or records by it, as it was
+             installed to: audit
   agent      whether containers that are granted something find the agent; not
              needed if the policy grants nothing
   probed     whether a container is closed: one is started, with this program
              alone in it, no network and the platform's defaults, and "probe" is
-             run inside. It is removed afterwards. For systemd it is a service
+             run inside. It is removed afterwards. For systemd it is a service,
+             for lsm a process of nobody
 
 Each answer that is not yes comes with its reason on standard error. A platform
 that is here and was never installed is a remark, unless it is named. The exit
-status is 0 if something is installed and all other answers are yes, 1 if not,
-and 3 if a platform that was named is not on this host. With --no-probe no
-container is started.`
+status is 0 if something is installed and all other answers are yes or audit, 1
+if not, and 3 if a platform that was named is not on this host. With --no-probe
+no container is started.`
 
 func newStatus(t *tui) *cobra.Command {
 	cmd := &cobra.Command{

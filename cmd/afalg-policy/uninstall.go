@@ -17,6 +17,7 @@ config.toml and the like that somebody changed since, the keys that were
 installed are taken back, and what remains is told. If another file was changed,
 or one that cannot be parsed, nothing is touched: the difference is printed, and
 the exit status is 1.
+Of lsm the policy is taken out of the kernel as well.
 An install that was interrupted can be taken back too. What was proved of
 profiles, in /var/cache/afalg-policy, goes with the last platform.`
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
@@ -53,6 +54,7 @@ func readTrusted(root, what, name string) ([]byte, error) {
 func Install(name string, p *plan.Plan, o install.Options, tell func([]plan.Gap)) (*Result, error) {
 	r := newResult("install", name, o.DryRun)
 	o.Needs = needsOf(p)
+	o.Watched = watched(p)
 	o.Unconfined = unconfinedOf(p)
 	before := o.Before
 	o.Before = func(stops []string) {
@@ -129,6 +131,21 @@ func Status(ctx context.Context, o install.StatusOptions) ([]install.Status, err
 // has it: where the kernel half is not in force, what is left to it is refused.
 func unconfinedOf(p *plan.Plan) install.Unconfined {
 	return install.Unconfined{Refused: p.Unconfined != plan.Harden && p.Unconfined != plan.Allow, Said: p.UnconfinedSaid}
+}
+
+// watched lists the files that the kernel's table was made from.
+func watched(p *plan.Plan) []string {
+	var paths []string
+	for _, r := range p.Rules {
+		for _, b := range r.Binaries {
+			paths = append(paths, b.Path)
+		}
+		if len(r.Users) > 0 {
+			paths = append(paths, "/etc/passwd")
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
 }
 
 func needsOf(p *plan.Plan) (n install.Needs) {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
+	"github.com/afalg-policy/afalg-policy/internal/unit"
 )
 
 // These tests have each file read by the program for which it is written.
@@ -160,12 +161,14 @@ func TestSystemdReadsIt(t *testing.T) {
 	for name, units := range map[string][]string{
 		"agent/default":     {agentService, agentSocket},
 		"agent/odd-names":   {agentService, agentSocket},
+		"lsm/default":       {unit.LSMService, unit.LSMRefresh, unit.LSMPath, unit.LSMCheck, unit.LSMTimer},
+		"lsm/odd-names":     {unit.LSMService, unit.LSMRefresh, unit.LSMPath, unit.LSMCheck, unit.LSMTimer},
 		"docker/flags-none": {"docker.service"},
 		"containerd/unit":   {"containerd.service"},
 	} {
 		dir := installCase(t, name)
-		for _, unit := range []string{"sysinit.target", "basic.target", "shutdown.target", "sockets.target", "multi-user.target", "system.slice", "-.slice"} {
-			write(t, dir, "usr/lib/systemd/system/"+unit, "[Unit]\n", 0o644)
+		for _, target := range []string{"sysinit.target", "basic.target", "shutdown.target", "sockets.target", "paths.target", "timers.target", "local-fs.target", "remote-fs.target", "multi-user.target", "system.slice", "-.slice"} {
+			write(t, dir, "usr/lib/systemd/system/"+target, "[Unit]\n", 0o644)
 		}
 		write(t, dir, "usr/lib/systemd/system/docker.socket", "[Socket]\nListenStream=/x\n", 0o644)
 		write(t, dir, "bin/kill", "", 0o755)

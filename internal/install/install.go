@@ -51,12 +51,16 @@ type platform struct {
 	unit       string                                          // of the daemon; empty if there is no daemon
 	active     func(context.Context, *host.Record) error       // returns why the platform does not use what is installed
 	probe      func(ctx context.Context, program string) error // returns why a container may not be closed
+	start      func(context.Context, *host.Record) error       // puts the files in force at once, and shows that they are
+	// stop takes them out of force when they are gone. It may leave what was in
+	// force without them.
+	stop func(ctx context.Context, r *host.Record, leave bool) error
 }
 
 // platforms lists the platforms in the order in which they are shown. A
 // variable would be an initialization cycle.
 func platforms() []platform {
-	return []platform{docker(), podman(), containerd(), crio(), agent(), systemd()}
+	return []platform{docker(), podman(), containerd(), crio(), agent(), systemd(), kernelHalf()}
 }
 
 // Platforms returns the names of the platforms.
@@ -158,14 +162,19 @@ func Install(name string, o Options) (*Result, error) {
 	if p.starts {
 		j.notes = append(j.notes, o.agentNotes(h)...)
 	}
-	c, err := h.Plan(old, j.files, host.NewRecord(name, o.Version, o.saved()))
+	next := host.NewRecord(name, o.Version, o.saved())
+	c, err := h.Plan(old, j.files, next)
 	if err != nil {
 		return nil, err
 	}
 	if stops := append(p.stops(context.Background(), h, o), j.stops...); o.Before != nil && stops != nil {
 		o.Before(stops)
 	}
-	return finish(h, c, o.DryRun, &Result{Notes: j.notes, Restart: p.restart, Kept: p.kept(), Recovered: old.Interrupted()})
+	r, err := finish(h, c, o.DryRun, &Result{Notes: j.notes, Restart: p.restart, Kept: p.kept(), Recovered: old.Interrupted()})
+	if err != nil || o.DryRun || h.Dir != "/" || p.start == nil {
+		return r, err
+	}
+	return r, p.startOrBack(h, old, next)
 }
 
 // Uninstall restores the files as they were before Install.
@@ -206,7 +215,11 @@ func Uninstall(name, root string, dryRun bool) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return finish(h, c, dryRun, &Result{Notes: notes, Restart: p.afterRemoval(), Kept: p.kept(), Recovered: old.Interrupted()})
+	r, err := finish(h, c, dryRun, &Result{Notes: notes, Restart: p.afterRemoval(), Kept: p.kept(), Recovered: old.Interrupted()})
+	if err != nil || dryRun || h.Dir != "/" || p.stop == nil {
+		return r, err
+	}
+	return r, p.stop(context.Background(), old, false)
 }
 
 // finish carries out a plan, unless it is a dry run, and completes the result.

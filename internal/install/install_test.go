@@ -129,7 +129,7 @@ func TestAllPlatforms(t *testing.T) {
 func TestNames(t *testing.T) {
 	o := dockerRoot(t)
 	before := snapshot(t, o.Root)
-	if _, err := Install("dockr", o); errorText(err) != `platform "dockr": there is no such platform; there are docker, podman, containerd, crio, agent, systemd` {
+	if _, err := Install("dockr", o); errorText(err) != `platform "dockr": there is no such platform; there are docker, podman, containerd, crio, agent, systemd, lsm` {
 		t.Errorf("%v", err)
 	}
 	if _, err := Uninstall("docker", o.Root, false); errorText(err) != "docker is not installed: there is no "+o.Root+"/var/lib/afalg-policy/installed/docker.json" {

@@ -26,8 +26,12 @@ type Options struct {
 	Unconfined Unconfined
 
 	// Grants, Accept and Except are those of "generate systemd", for the
-	// record.
+	// record. Accept goes to "lsm load" as well.
 	Grants, Accept, Except []string
+	// Audit has the kernel record what the policy denies, and deny nothing.
+	Audit bool
+	// Watched are the files whose change has the kernel's table made anew.
+	Watched []string
 	// Show is systemctl's output about units, as package unit reads it.
 	Show []byte
 	// DropIns makes the drop-ins of all services, by path below
@@ -91,6 +95,9 @@ func (o *Options) saved() map[string]string {
 		if value != "" {
 			m[name] = value
 		}
+	}
+	if o.Audit {
+		m["audit"] = "yes"
 	}
 	return m
 }

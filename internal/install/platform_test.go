@@ -166,6 +166,12 @@ func rootFor(t *testing.T, a *txtar.Archive) (dir, platform string, o Options) {
 			o.Unconfined = Unconfined{Refused: value != "harden", Said: value != "silent"}
 		case "socketcall":
 			o.Socketcall = value
+		case "audit":
+			o.Audit = true
+		case "accept":
+			o.Accept = append(o.Accept, value)
+		case "watch":
+			o.Watched = append(o.Watched, value)
 		case "precreate":
 			o.Precreate = true
 		default:

@@ -100,20 +100,12 @@ func probe(ctx context.Context, name string, args ...string) error {
 // openRoutes runs a command that prints a report, and lists the routes that it
 // does not show closed, without the expected ones.
 func openRoutes(ctx context.Context, expected []string, name string, args ...string) ([]string, error) {
-	out, err := ask(ctx, name, args...)
-	var report struct {
-		Routes []struct {
-			Route, Verdict string
-		}
-	}
-	if badJSON := json.Unmarshal([]byte(out), &report); badJSON != nil || len(report.Routes) == 0 {
-		if err == nil {
-			err = fmt.Errorf("%s %s: no report came back", name, args[0])
-		}
+	routes, err := probedRoutes(ctx, name, args...)
+	if err != nil {
 		return nil, err
 	}
 	var open []string
-	for _, r := range report.Routes {
+	for _, r := range routes {
 		if slices.Contains(expected, r.Route) {
 			continue
 		}
@@ -126,6 +118,22 @@ func openRoutes(ctx context.Context, expected []string, name string, args ...str
 		}
 	}
 	return open, nil
+}
+
+// probedRoute is a line of a report.
+type probedRoute struct{ Route, Verdict string }
+
+// probedRoutes runs a command that prints a report.
+func probedRoutes(ctx context.Context, name string, args ...string) ([]probedRoute, error) {
+	out, err := ask(ctx, name, args...)
+	var report struct{ Routes []probedRoute }
+	if badJSON := json.Unmarshal([]byte(out), &report); badJSON != nil || len(report.Routes) == 0 {
+		if err == nil {
+			err = fmt.Errorf("%s %s: no report came back", name, args[0])
+		}
+		return nil, err
+	}
+	return report.Routes, nil
 }
 
 // imageOf returns a file system that holds only the program, as a tar archive.

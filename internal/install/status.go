@@ -19,6 +19,7 @@ const (
 	No          Answer = "no"
 	Changed     Answer = "changed"     // a file differs from what was installed
 	Interrupted Answer = "interrupted" // an install or uninstall did not end
+	Audit       Answer = "audit"       // what would be denied is recorded, as it was installed
 	NotAsked    Answer = "not asked"
 	NotNeeded   Answer = "not needed"
 )
@@ -41,7 +42,7 @@ type Status struct {
 // OK reports whether nothing is missing. An answer that was not asked for is
 // not missing.
 func (s Status) OK() bool {
-	return s.Policy == Yes && s.Installed == Yes && s.Active == Yes &&
+	return s.Policy == Yes && s.Installed == Yes && (s.Active == Yes || s.Active == Audit) &&
 		(s.Agent == Yes || s.Agent == NotNeeded) && (s.Probed == Yes || s.Probed == NotAsked)
 }
 
@@ -127,7 +128,10 @@ func (p platform) status(ctx context.Context, h *host.Host, r *host.Record, o St
 		s.Active = Yes
 		ask, cancel := context.WithTimeout(ctx, askTime)
 		defer cancel()
-		if err := p.active(ask, r); err != nil {
+		if err := p.active(ask, r); errors.Is(err, errAudit) {
+			s.Active = Audit
+			s.Reasons = append(s.Reasons, "audit: "+err.Error())
+		} else if err != nil {
 			s.Active = No
 			s.Reasons = append(s.Reasons, "not active: "+err.Error())
 			var stale *staleError
@@ -150,7 +154,7 @@ func (p platform) status(ctx context.Context, h *host.Host, r *host.Record, o St
 	}
 	if o.Probe && r == nil {
 		s.Probed = No
-	} else if o.Probe {
+	} else if o.Probe && s.Active != Audit {
 		s.Probed = Yes
 		ask, cancel := context.WithTimeout(ctx, probeTime)
 		defer cancel()

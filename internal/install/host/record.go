@@ -83,6 +83,15 @@ func (r *Record) Entry(p string) *Entry {
 	return &r.Files[i]
 }
 
+// Installed lists the files as the installation wrote them.
+func (r *Record) Installed() []File {
+	var all []File
+	for _, e := range r.Files {
+		all = append(all, File{Path: e.Path, Mode: e.After.Mode, Data: e.After.Data, Link: e.After.Link})
+	}
+	return all
+}
+
 // originals returns the files as they were before.
 func (r *Record) originals() map[string]node {
 	m := map[string]node{}
