@@ -27,6 +27,8 @@ type Options struct {
 	Memory  int    // MiB; 2048 if 0
 	Append  string // added to the kernel's command line
 	Systemd bool   // systemd is process 1, and nothing but the agent is started
+	// Before is a shell script that changes the root before systemd starts.
+	Before string
 	// Counted makes the machine's clock go by its instructions, so that timers
 	// of protocols do not expire because the host is busy.
 	Counted bool
@@ -68,7 +70,7 @@ func boot(dir, version string, o Options) (*VM, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	qemu, err := prepare(dir, version, wire.Config{Systemd: o.Systemd}, o)
+	qemu, err := prepare(dir, version, wire.Config{Systemd: o.Systemd, Before: o.Before}, o)
 	if err != nil {
 		ours.Close()
 		return nil, err

@@ -41,7 +41,7 @@ func initialise() error {
 		return err
 	}
 	if config.Systemd {
-		return startSystemd()
+		return startSystemd(config.Before)
 	}
 	if config.Shell {
 		return shell()

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,9 +45,14 @@ var unwanted = []string{
 }
 
 // startSystemd replaces process 1.
-func startSystemd() error {
+func startSystemd(before string) error {
 	if err := isolate("", units); err != nil {
 		return err
+	}
+	script := exec.Command("/bin/sh", "-ec", before)
+	script.Env = []string{"PATH=" + path}
+	if out, err := script.CombinedOutput(); err != nil {
+		return fmt.Errorf("before systemd: %w: %s", err, out)
 	}
 	return unix.Exec(systemdPath, []string{systemdPath, "--unit=" + target, "--show-status=no"},
 		[]string{"PATH=" + path, "SYSTEMD_LOG_TARGET=console"})

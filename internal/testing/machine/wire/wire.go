@@ -26,6 +26,7 @@ type Config struct {
 	ModuleTree string // directory of the kernel's modules on the host; "" if Alone
 	Systemd    bool   // systemd is process 1
 	Shell      bool   // a shell on the console takes the agent's place
+	Before     string // a shell script that changes the root before systemd starts
 }
 
 // Hello is the agent's first message.
