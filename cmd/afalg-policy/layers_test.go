@@ -31,7 +31,7 @@ type layer struct{ name, does, imports, tests string }
 // table in docs/architecture.md is printed from it.
 var layers = []layer{
 	{"cmd/afalg-policy", "flags, streams, exit codes. The only user of cobra; `os.Exit` is its, and the compiling child's",
-		"admit afalg agent bounded broker decider deploy filter/harden filter/profile filter/seccomp filter/verify gen hosterr install jsontext kept launch learn live lsm notify oci output plan policies policy probe report report/source term unit vouch", "filter/cbpf testing/hosttest testing/kerneltest testing/oracle"},
+		"admit afalg agent bounded broker decider deploy filter/harden filter/profile filter/seccomp filter/verify gen hosterr install jsontext kept launch learn live lsm lsm/hold notify oci output plan policies policy probe report report/source term unit vouch", "filter/cbpf testing/hosttest testing/kerneltest testing/oracle"},
 	{"policies", "the shipped policies and the schema; data",
 		"", "afalg plan policy"},
 	{"dist", "the units of systemd; data",

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/afalg-policy/afalg-policy/internal/lsm"
+	"github.com/afalg-policy/afalg-policy/internal/lsm/hold"
 	"github.com/afalg-policy/afalg-policy/internal/report"
 )
 
@@ -90,7 +91,13 @@ then on, and what was recorded is gone. Where none is loaded, none is
 afterwards. A unit that loads the policy at the next boot stays.`,
 		Example: `  afalg-policy lsm unload`,
 		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := lsm.OnHost(); err != nil {
+				return err
+			}
+			if err := hold.End(cmd.Context()); err != nil {
+				return err
+			}
 			if err := lsm.Unload(); err != nil {
 				return err
 			}

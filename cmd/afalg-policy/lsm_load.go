@@ -9,6 +9,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/lsm"
+	"github.com/afalg-policy/afalg-policy/internal/lsm/hold"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/afalg-policy/afalg-policy/internal/report"
@@ -64,7 +65,7 @@ func newLSMLoad(t *tui) *cobra.Command {
 			return err
 		}
 		_, gaps, err := lsm.Load(cmd.Context(), p, o)
-		if err != nil {
+		if err := hold.After(err); err != nil {
 			return refusedLoad(t, o.Policy, p, gaps, err, wantJSON())
 		}
 		var ended []lsm.Socket
