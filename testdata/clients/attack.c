@@ -1,4 +1,5 @@
-/* Attacks on "afalg-policy run", one a subcommand. Each prints lines of what it
+/* Attacks on "afalg-policy run", one a subcommand, and after "guard" those on
+ * "afalg-policy lsm". Each prints lines of what it
  * tried and what came of it; an errno stands with the call that gave it. The
  * same program runs without the broker, to show that an attack is one. It makes
  * sockets, binds them and hashes three bytes: nothing here hurts a kernel.
@@ -444,6 +445,7 @@ static void inherit(const char *what, char **argv)
 __attribute__((constructor)) static void preloaded(void)
 {
 	puts("preloaded");
+	open("/gone", O_RDONLY | O_DIRECTORY | O_NOFOLLOW); /* tells a supervisor that it may go */
 	cmd_try();
 	fflush(stdout);
 	_exit(0);
@@ -472,6 +474,8 @@ int main(int argc, char **argv)
 		cmd_try();
 	else if (argc > 3 && !strcmp(argv[1], "inherit"))
 		inherit(argv[2], argv + 3);
+	else if (argc > 2 && !strcmp(argv[1], "guard"))
+		return attack_guard(argc, argv);
 	else
 		return attack_listener(argc, argv);
 	return 0;

@@ -55,6 +55,9 @@ int attack_listener(int argc, char **argv);
 void cmd_traced(void), cmd_setmm(void), cmd_filters(void);
 int attack_tree(int argc, char **argv);
 
+/* attack_guard.c, attack_steering.c: on the kernel half */
+int attack_guard(int argc, char **argv), attack_steering(int argc, char **argv);
+
 /* attack_watch.c */
 void watch(const char *mode, const char *step, char **argv);
 
