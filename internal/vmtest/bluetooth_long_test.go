@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // bluetoothScript starts bluetoothd, and lists the adapters that it offers to
@@ -41,4 +42,19 @@ btvirt -l2 >/run/btvirt.log 2>&1 &`)
 	if adapters(r) == 0 || len(allowed) > 0 || len(denied) == 0 {
 		t.Errorf("closed: exit status %d, %d adapters, allowed %q, denied %q\n%s", r.Exit, adapters(r), allowed, denied, both(r))
 	}
+	t.Run("kernel half", func(t *testing.T) {
+		for _, c := range []struct {
+			policy  string
+			allowed bool
+		}{{policyPath, true}, {"builtin:baseline", false}} {
+			loadInKernel(t, vm, c.policy)
+			r := vm.Command(t, Command{Args: []string{"sh", "-c", bluetoothScript}, Timeout: 5 * time.Minute})
+			uses := vm.Output(t, program(t), "lsm", "learn", "--paths")
+			computes := strings.Contains(uses, "cmac(aes)") && strings.Contains(uses, "ecb(aes)")
+			if adapters(r) == 0 || computes != c.allowed {
+				t.Errorf("%s: exit status %d, %d adapters, uses\n%s\n%s", c.policy, r.Exit, adapters(r), uses, both(r))
+			}
+			vm.Output(t, program(t), "lsm", "unload")
+		}
+	})
 }

@@ -70,6 +70,39 @@ func TestLongUnits(t *testing.T) {
 			t.Errorf("no algorithm was denied, so none was decided on:\n%s", denied)
 		}
 	})
+	t.Run("kernel half", func(t *testing.T) { testUnitsInKernel(t, vm) })
+}
+
+// testUnitsInKernel runs the units with no filter and no broker, under the
+// kernel half.
+func testUnitsInKernel(t *testing.T, vm *VM) {
+	const disk = "systemd-cryptsetup@disk"
+	vm.Output(t, "sh", "-c", `find /etc/systemd/system -name zz-afalg-policy.conf -delete
+rm -r /etc/systemd/system/iwd.service.d; systemctl daemon-reload; systemctl stop `+disk)
+	loadInKernel(t, vm, "builtin:desktop")
+	joins(t, func() (string, string) { return startIWD(t, vm, "psk") })
+	if r := vm.Run(t, "systemctl", "start", disk); r.Exit != 0 {
+		t.Errorf("the disk: %s", vm.Run(t, "journalctl", "-u", disk).Stdout)
+	}
+	vm.Output(t, "systemctl", "stop", disk)
+	loadInKernel(t, vm, "builtin:baseline")
+	if got, log := startIWD(t, vm, "psk"); got != "refused" {
+		t.Errorf("closed: iwd: %s\n%s", got, log)
+	}
+	if r := vm.Run(t, "systemctl", "start", disk); r.Exit == 0 {
+		t.Error("closed: the disk was opened")
+	}
+	vm.Output(t, program(t), "lsm", "unload")
+}
+
+// loadInKernel puts a policy in force for all of the machine.
+func loadInKernel(t *testing.T, vm *VM, policy string) {
+	t.Helper()
+	r := vm.Command(t, Command{Args: []string{program(t), "lsm", "load", policy}, Timeout: 10 * time.Minute})
+	if r.Exit != 0 {
+		t.Fatalf("load %s: exit status %d\n%s", policy, r.Exit, both(r))
+	}
+	t.Logf("%v\n%s", r.Took.Round(time.Millisecond), r.Stderr)
 }
 
 // installDesktop installs the drop-ins of builtin:desktop, as
