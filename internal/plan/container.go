@@ -77,11 +77,43 @@ func (p *Plan) BrokersSocketcall(c Container) bool {
 	})
 }
 
-// GivesContainers reports what grants give to any container: rules, and the
-// sockets of 32-bit programs. Both need an agent.
+// LeftToKernel reports whether the kernel half decides about the rules of a
+// container, in the agent's place: every grant that gives it rules says so. A
+// container whose socketcall is left to the agent has all decided by that.
+func (p *Plan) LeftToKernel(c Container) bool {
+	if p == nil || p.BrokersSocketcall(c) {
+		return false
+	}
+	left := false
+	for i := range p.Grants {
+		g := &p.Grants[i]
+		if len(g.Rules) == 0 || !c.meets(g, &c.Vouched) {
+			continue
+		}
+		if g.DecidedBy != policy.DecidedByLSM {
+			return false
+		}
+		left = true
+	}
+	return left
+}
+
+// KernelGaps is the gap of a host whose containers start under the policy, if a
+// grant leaves some of them to the kernel half.
+func (p *Plan) KernelGaps() []Gap {
+	i := slices.IndexFunc(p.Grants, func(g policy.Grant) bool { return g.DecidedBy == policy.DecidedByLSM })
+	if i < 0 {
+		return nil
+	}
+	return []Gap{Wider.Gap(policy.GapDecidedByLSM, nil, fmt.Sprintf(
+		"the profiles of containers that a grant leaves to the kernel half (%s) keep AF_ALG open: they have every algorithm if that is unloaded while they run", p.Grants[i].Pos))}
+}
+
+// GivesContainers reports what grants give to any container that needs an agent:
+// rules, and the sockets of 32-bit programs.
 func (p *Plan) GivesContainers() (rules, sockets bool) {
 	for _, g := range p.Grants {
-		rules = rules || len(g.Rules) > 0
+		rules = rules || len(g.Rules) > 0 && g.DecidedBy == ""
 		sockets = sockets || g.Socketcall != ""
 	}
 	return rules, sockets

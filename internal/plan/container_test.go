@@ -297,6 +297,57 @@ func grantsOracle(p *Plan, c Container) []string {
 	return held
 }
 
+// TestLeftToKernel: a container is left to the kernel half if every grant that
+// gives it rules says so, and nothing of it needs the agent.
+func TestLeftToKernel(t *testing.T) {
+	left := aGrant(func(g *policy.Grant) { g.Names, g.DecidedBy = []string{"web"}, policy.DecidedByLSM })
+	also := aGrant(func(g *policy.Grant) { g.Pods, g.DecidedBy = []string{"p"}, policy.DecidedByLSM })
+	brokered := aGrant(func(g *policy.Grant) { g.Namespaces = []string{"n"} })
+	sockets := policy.Grant{Socketcall: policy.SocketcallBroker, Labels: map[string]string{"s": ""}}
+	p := containerPlan(left, also, brokered, sockets)
+	for _, tt := range []struct {
+		name string
+		p    *Plan
+		i    Identity
+		want bool
+	}{
+		{"one grant", p, Identity{Name: "web"}, true},
+		{"two grants", p, Identity{Name: "web", Pod: "p"}, true},
+		{"another grant by the agent", p, Identity{Name: "web", Namespace: "n"}, false},
+		{"sockets by the agent", p, Identity{Name: "web", Labels: map[string]string{"s": ""}}, false},
+		{"by the agent alone", p, Identity{Namespace: "n"}, false},
+		{"nothing", p, Identity{Name: "other"}, false},
+		{"another word", containerPlan(aGrant(func(g *policy.Grant) { g.Names, g.DecidedBy = []string{"web"}, "kernel" })), Identity{Name: "web"}, false},
+		{"no plan", nil, Identity{Name: "web"}, false},
+	} {
+		if got := tt.p.LeftToKernel(Container{Vouched: tt.i}); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+		if tt.p.LeftToKernel(Container{Claimed: tt.i}) {
+			t.Errorf("%s: a claim counts", tt.name)
+		}
+	}
+}
+
+// TestKernelGaps: what is left to the kernel half is open without it, and needs no
+// agent.
+func TestKernelGaps(t *testing.T) {
+	left := aGrant(func(g *policy.Grant) { g.DecidedBy = policy.DecidedByLSM })
+	p := containerPlan(left)
+	gaps := p.KernelGaps()
+	const want = "wider: decided-by-lsm: the profiles of containers that a grant leaves to the kernel half (p:7:5) keep AF_ALG open: they have every algorithm if that is unloaded while they run"
+	if len(gaps) != 1 || gaps[0].String() != want {
+		t.Errorf("%v", gaps)
+	}
+	if rules, _ := p.GivesContainers(); rules {
+		t.Error("an agent is needed")
+	}
+	by := containerPlan(aGrant(func(*policy.Grant) {}))
+	if rules, _ := by.GivesContainers(); len(by.KernelGaps()) > 0 || !rules {
+		t.Errorf("by the agent: %v, %v", by.KernelGaps(), rules)
+	}
+}
+
 // TestBrokersSocketcall shows that a grant of sockets counts by vouched facts,
 // gives no rule, and is given by no other grant.
 func TestBrokersSocketcall(t *testing.T) {

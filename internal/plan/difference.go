@@ -231,6 +231,9 @@ func holds(p *Plan, c Container) []string {
 	rules, _ := p.GrantsOf(c)
 	for i, r := range rules {
 		rules[i] = "rule " + r
+		if p.LeftToKernel(c) {
+			rules[i] += " by the kernel half"
+		}
 	}
 	if p.BrokersSocketcall(c) {
 		rules = append(rules, "the sockets of 32-bit programs")

@@ -63,6 +63,10 @@ func TestDifferences(t *testing.T) {
 			{NowTaken, "rule open: container of docker, named web"}, {NowTaken, "rule open: container of podman, named web"}}},
 		{"a container more", "names: [web]", "names: [web, db]", []Difference{
 			{NowGranted, "rule fips, rule open: container of docker, named db"}, {NowGranted, "rule fips, rule open: container of podman, named db"}}},
+		{"decided by the kernel half", "names: [web]", "names: [web], decided-by: lsm", []Difference{
+			{NowGranted, "rule fips by the kernel half, rule open by the kernel half: container of docker, named web"},
+			{NowGranted, "rule fips by the kernel half, rule open by the kernel half: container of podman, named web"},
+			{NowTaken, "rule fips, rule open: container of docker, named web"}, {NowTaken, "rule fips, rule open: container of podman, named web"}}},
 		{"sockets", "socketcall: broker, ", "rules: [fips], ", []Difference{
 			{NowGranted, `rule fips: container with app="steam"`}, {NowTaken, `the sockets of 32-bit programs: container with app="steam"`}}},
 	} {

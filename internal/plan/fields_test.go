@@ -41,6 +41,7 @@ containers:
       pods: [web-1, web-0]
       labels: {app: web, tier: back}
       annotations: {note: here}
+    - {rules: [any], decided-by: lsm, names: [z]}
 -- q --
 version: 1
 name: q
@@ -55,7 +56,7 @@ expect-open:
 func another(s string) string {
 	words := map[string]string{
 		"AF_RXRPC": "AF_RDS", "AF_KEY": "AF_ATMPVC", "CAP_NET_ADMIN": "CAP_KILL", "CAP_BPF": "CAP_CHOWN",
-		"harden": "lsm", "docker": "crio", "podman": "containerd", "broker": "", "root": "daemon",
+		"harden": "lsm", "docker": "crio", "podman": "containerd", "broker": "", "lsm": "", "root": "daemon",
 		"true": "false", "hash": "skcipher", "aead": "skcipher", "rng": "skcipher", "*": "stdrng",
 	}
 	if word, ok := words[s]; ok {
@@ -158,7 +159,9 @@ func TestFieldsAreMerged(t *testing.T) {
 	p := mustLoad(t, "p", everyField)
 	pos := map[string]string{".Pos": "it is where an item stands"}
 	checkMerged(t, p.Rules[0], map[string]string{".Pos": pos[".Pos"], "Anyone": "the rule has conditions"})
-	checkMerged(t, p.Grants[0], pos)
+	full := p.Grants[0]
+	full.DecidedBy = policy.DecidedByLSM // which would count for nothing in the sample
+	checkMerged(t, full, pos)
 	checkMerged(t, p.ExpectOpen[0], pos)
 }
 
@@ -257,7 +260,7 @@ func conditionOf(t *testing.T, rule *policy.Rule) string {
 // Each field of a grant but what it gives is a condition.
 func TestFieldsOfAGrantAreConditions(t *testing.T) {
 	full := mustLoad(t, "p", everyField).Grants[0]
-	gives := []string{"Pos", "Rules", "Socketcall"}
+	gives := []string{"Pos", "Rules", "Socketcall", "DecidedBy"}
 	var met Container
 	for c := range containersOf(&full) {
 		met = c

@@ -47,7 +47,7 @@ func (l *loader) checkGranted(all []policy.Grant) {
 		for _, granted := range g.Rules {
 			rule, exists := rules[granted.Name]
 			if exists {
-				l.warnMoot(granted, rule)
+				l.warnMoot(g, granted, rule)
 				continue
 			}
 			if unknown++; unknown > maxUnknown {
@@ -60,9 +60,15 @@ func (l *loader) checkGranted(all []policy.Grant) {
 }
 
 // warnMoot warns of a rule that needs a digest: a path in a container is a
-// claim, so only a digest counts there.
-func (l *loader) warnMoot(granted policy.GrantedRule, rule policy.Rule) {
+// claim, so only a digest counts there. The kernel half has no digest of what it
+// does not find on the host.
+func (l *loader) warnMoot(g policy.Grant, granted policy.GrantedRule, rule policy.Rule) {
 	hasDigest := func(b policy.Binary) bool { return b.SHA256 != "" }
+	if len(rule.Binaries) > 0 && g.DecidedBy == policy.DecidedByLSM {
+		text := fmt.Sprintf("grant of %q: the rule names binaries, and the kernel half knows those of the host alone: it holds for nothing else in a container that is left to it", granted.Name)
+		l.warnings = append(l.warnings, policy.Warning{Pos: granted.Pos, Text: text})
+		return
+	}
 	if len(rule.Binaries) > 0 && !slices.ContainsFunc(rule.Binaries, hasDigest) {
 		text := fmt.Sprintf("grant of %q: no binary of the rule has a sha256, and none without one counts in a container", granted.Name)
 		l.warnings = append(l.warnings, policy.Warning{Pos: granted.Pos, Text: text})

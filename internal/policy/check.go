@@ -67,7 +67,7 @@ func checkRuleName(s string) error {
 			return errors.New("a route has this name, and --accept takes both; choose another")
 		}
 	}
-	if s == GapZeroCopy {
+	if s == GapZeroCopy || s == GapDecidedByLSM {
 		return errors.New("a gap has this name, and --accept takes both; choose another")
 	}
 	return checkLength(s, MaxName)

@@ -40,6 +40,7 @@ func (d *decoder) grant(n *yaml.Node) Grant {
 	fields := []field{
 		{"rules", optional, func(n *yaml.Node) { gives = true; g.Rules = d.grantedRules(n) }},
 		{"socketcall", optional, func(n *yaml.Node) { gives = true; g.Socketcall = d.socketcall(n) }},
+		{"decided-by", optional, func(n *yaml.Node) { g.DecidedBy = d.decidedBy(n) }},
 		{"platforms", optional, func(n *yaml.Node) { g.Platforms = d.strings(n, "platforms", d.platform) }},
 		{"builds", condition, func(n *yaml.Node) { g.Builds = d.onlyTrue(n, "builds") }},
 		{"names", condition, func(n *yaml.Node) { g.Names = d.strings(n, "names", d.container) }},
@@ -52,6 +53,13 @@ func (d *decoder) grant(n *yaml.Node) Grant {
 	known, conditions := d.mapping(n, "a grant", fields)
 	if known && !gives {
 		d.errorf(n, "the grant gives nothing: give rules, or socketcall: %s for the sockets of 32-bit programs", SocketcallBroker)
+	}
+	switch {
+	case g.DecidedBy == "":
+	case known && len(g.Rules) == 0:
+		d.errorf(n, "decided-by says who decides about rules, and the grant gives none")
+	case g.Socketcall != "":
+		d.warnf(n, "decided-by: lsm counts for nothing beside socketcall: broker, which needs the agent: the agent decides about the rules too")
 	}
 	if known && conditions == 0 {
 		d.errorf(n, "the grant is for no container: give %s", oneOf(keysOf(fields, condition)))
@@ -68,6 +76,11 @@ func (d *decoder) grantedRules(n *yaml.Node) []GrantedRule {
 
 func (d *decoder) socketcall(n *yaml.Node) string {
 	word, _ := d.constant(n, "value of socketcall", socketcalls())
+	return word
+}
+
+func (d *decoder) decidedBy(n *yaml.Node) string {
+	word, _ := d.constant(n, "value of decided-by", decidedBys())
 	return word
 }
 

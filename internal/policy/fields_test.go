@@ -11,7 +11,7 @@ import (
 func another(s string) string {
 	words := map[string]string{
 		"EPERM": "EIO", "ENOENT": "EACCES", "AF_RXRPC": "AF_KEY", "AF_NETLINK": "AF_RDS", "CAP_NET_ADMIN": "CAP_KILL",
-		"0": "7", "1000": "1001", "harden": "lsm", "docker": "crio", "podman": "containerd", "broker": "",
+		"0": "7", "1000": "1001", "harden": "lsm", "docker": "crio", "podman": "containerd", "broker": "", "lsm": "",
 		"true": "false", "hash": "rng", "skcipher": "aead", "rng": "hash", "*": "stdrng",
 	}
 	if word, ok := words[s]; ok {

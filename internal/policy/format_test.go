@@ -48,6 +48,7 @@ containers:
   unconfined: harden
   grants:
     - rules: [fips-integrity-check, everyone]
+      decided-by: lsm
       platforms: [podman, docker]
       names: [web.1, a_b]
       images: ["sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]

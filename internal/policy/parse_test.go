@@ -53,6 +53,7 @@ containers:
       labels: {"on": "yes", app: "", "ünï: #1": 'a "b"\c'}
       annotations:
         example.com/role: crypto
+      decided-by: lsm
     - {rules: [of-an-include], names: [b], socketcall: broker}
     - {socketcall: broker, names: [c], builds: true}
 expect-open:
@@ -115,19 +116,20 @@ func TestParse(t *testing.T) {
 				Pods:        []string{"web-0"},
 				Labels:      map[string]string{"on": "yes", "app": "", "ünï: #1": `a "b"\c`},
 				Annotations: map[string]string{"example.com/role": "crypto"},
+				DecidedBy:   "lsm",
 			}, {
-				Pos:   at(38, 7),
-				Rules: []GrantedRule{{"of-an-include", at(38, 16)}},
+				Pos:   at(39, 7),
+				Rules: []GrantedRule{{"of-an-include", at(39, 16)}},
 				Names: []string{"b"}, Socketcall: "broker",
 			}, {
-				Pos:        at(39, 7),
+				Pos:        at(40, 7),
 				Socketcall: "broker",
 				Names:      []string{"c"},
 				Builds:     true,
 			}},
 		},
 		ExpectOpen: []Expected{{
-			Pos: at(41, 5), Reason: "what the host runs: #1", OutsideContainers: true,
+			Pos: at(42, 5), Reason: "what the host runs: #1", OutsideContainers: true,
 			Units: []string{"cron.service"}, Binaries: []string{"/usr/sbin/cron"},
 		}},
 	}

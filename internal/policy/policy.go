@@ -156,6 +156,7 @@ type Grant struct {
 	Pos         Pos               `json:"position,omitzero" jsonschema:"-"`
 	Rules       []GrantedRule     `json:"rules,omitempty"`      // none only if there is Socketcall
 	Socketcall  string            `json:"socketcall,omitempty"` // one of socketcalls, or empty
+	DecidedBy   string            `json:"decided-by,omitempty"` // one of decidedBys; empty is the broker
 	Platforms   []string          `json:"platforms,omitempty"`  // of Platforms
 	Builds      bool              `json:"builds,omitempty"`     // condition: a step of an image build
 	Names       []string          `json:"names,omitempty"`
@@ -192,6 +193,16 @@ const SocketcallBroker = "broker"
 // socketcalls lists the values that a grant can have for socketcall. Keeping it
 // as it is would open AF_ALG whole, and no grant does that.
 func socketcalls() []string { return []string{SocketcallBroker} }
+
+// DecidedByLSM leaves the rules of a container to the kernel half.
+const DecidedByLSM = "lsm"
+
+// decidedBys lists the values that a grant can have for decided-by. The broker
+// decides unless a grant says so.
+func decidedBys() []string { return []string{DecidedByLSM} }
+
+// GapDecidedByLSM is the name of the gap of such a container. No rule has it.
+const GapDecidedByLSM = "decided-by-lsm"
 
 // askPrefix begins the keys of labels and annotations with which a container
 // asks for rules. They are no conditions: anybody can ask.

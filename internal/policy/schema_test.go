@@ -83,6 +83,7 @@ var (
 	grantProperties = []property{
 		{"rules", "The names of the rules, of this policy or of one that it includes.", []ruleNameShape{}, 0},
 		{"socketcall", "Leaves the sockets of 32-bit programs to the agent; they get none without it.", socketcallShape{}, 0},
+		{"decided-by", "Leaves the rules to the kernel half: the container's profile keeps AF_ALG open. The agent decides without it.", decidedByShape{}, 0},
 		{"platforms", "Condition: started by one of these; oci is a runtime that is called by hand.", []platformShape{}, 0},
 		{"builds", "Condition: a step of an image build, whoever builds.", trueShape{}, 0},
 		{"names", "Condition: one of these names of the container.", []containerShape{}, 0},
@@ -123,7 +124,8 @@ func (Rule) JSONSchemaExtend(s *generator.Schema) {
 func (Grant) JSONSchemaExtend(s *generator.Schema) {
 	annotate(s, grantProperties)
 	s.AllOf = []*generator.Schema{{AnyOf: []*generator.Schema{{Required: []string{"rules"}}, {Required: []string{"socketcall"}}}}}
-	s.AnyOf = oneRequired(s, "rules", "socketcall", "platforms")
+	s.AnyOf = oneRequired(s, "rules", "socketcall", "decided-by", "platforms")
+	s.DependentRequired = map[string][]string{"decided-by": {"rules"}}
 }
 
 // An entry has a condition, as Parse demands.
@@ -184,6 +186,7 @@ type (
 	capabilityShape struct{}
 	unconfinedShape struct{}
 	socketcallShape struct{}
+	decidedByShape  struct{}
 	platformShape   struct{}
 	containerShape  struct{}
 	imageShape      struct{}
@@ -258,6 +261,7 @@ func (choiceShape) JSONSchema() *generator.Schema { return &generator.Schema{Typ
 
 func (unconfinedShape) JSONSchema() *generator.Schema { return enum(Unconfineds()) }
 func (socketcallShape) JSONSchema() *generator.Schema { return enum(socketcalls()) }
+func (decidedByShape) JSONSchema() *generator.Schema  { return enum(decidedBys()) }
 func (platformShape) JSONSchema() *generator.Schema   { return enum(Platforms()) }
 func (containerShape) JSONSchema() *generator.Schema {
 	return pattern(container().String(), maxContainer)

@@ -125,7 +125,11 @@ func grantText(g policy.Grant) string {
 	if g.Socketcall != "" {
 		rules = append(rules, "the sockets of 32-bit programs")
 	}
-	return strings.Join(rules, ", ") + " for " + strings.Join(conditions, "; ")
+	text := strings.Join(rules, ", ") + " for " + strings.Join(conditions, "; ")
+	if g.DecidedBy == policy.DecidedByLSM {
+		text += ", decided by the kernel half"
+	}
+	return text
 }
 
 func builds(g policy.Grant) []string {

@@ -11,7 +11,7 @@ import (
 // Check shows each thing that a grant says.
 func TestGrantTextIsWhole(t *testing.T) {
 	g := policy.Grant{
-		Rules: []policy.GrantedRule{{Name: "the-rule"}}, Socketcall: policy.SocketcallBroker, Platforms: []string{"the-platform"}, Builds: true, Names: []string{"the-name"},
+		Rules: []policy.GrantedRule{{Name: "the-rule"}}, Socketcall: policy.SocketcallBroker, DecidedBy: policy.DecidedByLSM, Platforms: []string{"the-platform"}, Builds: true, Names: []string{"the-name"},
 		Images: []string{"the-image"}, Namespaces: []string{"the-namespace"}, Pods: []string{"the-pod"}, Labels: map[string]string{"label": "of-it"}, Annotations: map[string]string{"note": "of-it"},
 	}
 	whole := grantText(g)

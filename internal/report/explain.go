@@ -53,15 +53,19 @@ func (e *Explanation) Text(t *term.Printer) {
 type Held struct {
 	Header
 	Rules      []string `json:"rules"`
-	Socketcall string   `json:"socketcall"` // "deny" or "broker"
+	Socketcall string   `json:"socketcall"`           // "deny" or "broker"
+	DecidedBy  string   `json:"decided-by,omitempty"` // "lsm"; empty for the agent
 }
 
 // NewHeld is what a plan grants to a container.
 func NewHeld(p *plan.Plan, c plan.Container) *Held {
 	rules, _ := p.GrantsOf(c)
-	held := &Held{NewHeader("explain grants", Allowed), append([]string{}, rules...), "deny"}
+	held := &Held{Header: NewHeader("explain grants", Allowed), Rules: append([]string{}, rules...), Socketcall: "deny"}
 	if p.BrokersSocketcall(c) {
 		held.Socketcall = policy.SocketcallBroker
+	}
+	if p.LeftToKernel(c) {
+		held.DecidedBy = policy.DecidedByLSM
 	}
 	if len(rules) == 0 && held.Socketcall != policy.SocketcallBroker {
 		held.Verdict = Denied
@@ -74,7 +78,11 @@ func (h *Held) Text(t *term.Printer) {
 	if len(h.Rules) == 0 {
 		t.Printf("rules: none")
 	} else {
-		t.Printf("rules: %s", strings.Join(h.Rules, ", "))
+		text := strings.Join(h.Rules, ", ")
+		if h.DecidedBy == policy.DecidedByLSM {
+			text += " (decided by the kernel half)"
+		}
+		t.Printf("rules: %s", text)
 	}
 	text := "none by socketcall"
 	if h.Socketcall == policy.SocketcallBroker {

@@ -30,7 +30,7 @@ func memoPlan() *plan.Plan {
 			Algorithms: policy.Algorithms{{Algorithm: afalg.Algorithm{Type: afalg.Hash, Name: "sha1"}}},
 		}},
 		Grants: []policy.Grant{{
-			Rules: []policy.GrantedRule{{Name: "r"}}, Socketcall: policy.SocketcallBroker, Platforms: []string{"docker"}, Builds: true, Names: []string{"web"}, Images: []string{"sha256:0"},
+			Rules: []policy.GrantedRule{{Name: "r"}}, Socketcall: policy.SocketcallBroker, DecidedBy: policy.DecidedByLSM, Platforms: []string{"docker"}, Builds: true, Names: []string{"web"}, Images: []string{"sha256:0"},
 			Namespaces: []string{"prod"}, Pods: []string{"web-0"}, Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"c": "d"},
 		}},
 		ExpectOpen: []policy.Expected{{Reason: "it runs", OutsideContainers: true, Units: []string{"b.service"}, Binaries: []string{"/b"}}},
