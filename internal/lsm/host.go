@@ -50,6 +50,17 @@ type Host struct {
 // Look reads them. It needs root in the initial namespaces, for it loads a
 // program that asks about preemption.
 func Look() (Host, error) {
+	h, err := lookFor("")
+	if err != nil {
+		return h, err
+	}
+	h.Preemption, err = preemption()
+	return h, err
+}
+
+// lookFor reads what an attachment depends on. Preemption, which takes the most
+// time, is Unknown for LSM: those programs do not mind.
+func lookFor(a Attachment) (Host, error) {
 	if err := initialNamespaces(); err != nil {
 		return Host{}, err
 	}
@@ -73,8 +84,11 @@ func Look() (Host, error) {
 	if cgroup, err := os.ReadFile("/proc/1/cgroup"); err == nil {
 		h.Unified = strings.Contains(string(cgroup), "0::/init.scope")
 	}
-	h.Preemption, err = preemption()
-	return h, err
+	if a == FmodRet {
+		h.Preemption, err = preemption()
+		return h, err
+	}
+	return h, nil
 }
 
 // initialNamespaces have these numbers in every kernel. The programs tell
