@@ -19,44 +19,57 @@ import (
 const cgroupRoot = "/sys/fs/cgroup"
 
 // Register gives the container of a process its rules, before it starts. The
-// plan must be the one that is loaded. A container that holds no rule need not
-// be registered.
-func Register(p *plan.Plan, id string, pid int, rules []string) error {
+// plan must be the one that is loaded. A container that holds no rule need only
+// be registered if it has no PID and no cgroup namespace of its own: it looks like
+// the host.
+func Register(p *plan.Plan, id string, pid int, rules []string) (Grantee, error) {
+	g := Grantee{ID: id, Rules: rules}
 	unlock, err := lock()
 	if err != nil {
-		return err
+		return g, err
 	}
 	defer unlock()
 	s, err := ReadState()
 	if err != nil {
-		return err
+		return g, err
 	}
 	if s.Digest != p.Digest {
-		return fmt.Errorf("the kernel has another policy loaded than %s: load it with `afalg-policy lsm load`", p.Name)
+		return g, fmt.Errorf("the kernel has another policy loaded than %s: load it with `afalg-policy lsm load`", p.Name)
 	}
-	g := Grantee{ID: id, Rules: rules}
-	if g.Path, g.Cgroup, err = cgroupOf(pid); err != nil {
-		return hosterr.Errorf("register the container %s: %w", id, err)
+	if g.Path, g.Cgroup, err = ownCgroup(pid); err != nil {
+		return g, hosterr.Errorf("register the container %s: %w", id, err)
 	}
 	m, err := openPinned()
 	if err != nil {
-		return err
+		return g, err
 	}
 	defer m.close()
 	s.Containers = append(living(slices.DeleteFunc(s.Containers, func(o Grantee) bool { return o.Cgroup == g.Cgroup })), g)
 	if err := s.write(); err != nil {
-		return err
+		return g, err
 	}
-	return grantTo(m["containers"], p, s.Generation, g)
+	return g, grantTo(m["containers"], p, s.Generation, g)
+}
+
+// ownCgroup finds the cgroup of a container's process. One that the runtime is
+// in too is not the container's: others would be given its rules, and lose
+// theirs.
+func ownCgroup(pid int) (path string, id uint64, err error) {
+	path, id, err = cgroupOf(pid)
+	if err != nil {
+		return path, id, err
+	}
+	mine, _, err := cgroupOf(os.Getpid())
+	if err == nil && strings.HasPrefix(mine+"/", path+"/") {
+		return path, id, fmt.Errorf("it has no cgroup of its own: its runtime is in %s too", path)
+	}
+	return path, id, nil
 }
 
 // living leaves out the containers whose cgroup is gone. The kernel gives no
 // number twice.
 func living(all []Grantee) []Grantee {
-	return slices.DeleteFunc(slices.Clone(all), func(g Grantee) bool {
-		id, err := cgroupID(g.Path)
-		return err != nil || id != g.Cgroup
-	})
+	return slices.DeleteFunc(slices.Clone(all), func(g Grantee) bool { return !g.living() })
 }
 
 // cgroupOf finds the cgroup of a process in the unified hierarchy.
