@@ -13,6 +13,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/admit"
 	"github.com/afalg-policy/afalg-policy/internal/bounded"
 	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
+	"github.com/afalg-policy/afalg-policy/internal/lsm"
 	"github.com/afalg-policy/afalg-policy/internal/oci"
 	"github.com/afalg-policy/afalg-policy/internal/term"
 	"github.com/afalg-policy/afalg-policy/internal/vouch"
@@ -31,6 +32,7 @@ type containerFlags struct {
 	agent       string
 	onAgentDown *choice
 	socketcall  *choice
+	accept      []string
 	decisionLog string
 }
 
@@ -45,6 +47,7 @@ func addContainerFlags(cmd *cobra.Command, platform string) *containerFlags {
 	f.onAgentDown = newChoice("refuse", "deny")
 	addChoice(cmd, f.onAgentDown, "on-agent-down", "", "refuse a container with grants while there is no agent, or deny it AF_ALG")
 	f.socketcall = addSocketcall(cmd)
+	flags.StringArrayVar(&f.accept, "accept", nil, "`NAME` of a wider gap that was taken on for the containers of this host; may be repeated")
 	flags.StringVar(&f.decisionLog, "decision-log", "", "`FILE` to append a line of JSON to for each container")
 	return f
 }
@@ -66,7 +69,7 @@ func (f *containerFlags) open(stage string, warn func(text string)) (*admit.Star
 	return admit.Open(admit.Options{
 		Stage: stage, Policy: f.policy, Platform: f.platform.value, Agent: f.agent, Tool: toolName(),
 		DenyWithoutAgent: f.onAgentDown.value == "deny", Socketcall: harden.Socketcall(f.socketcall.value),
-		Log: f.decisionLog, Warn: warn,
+		Accepted: f.accept, KernelHalf: lsm.InForce, Log: f.decisionLog, Warn: warn,
 	}), nil
 }
 

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"io"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/cobra"
 
+	"github.com/afalg-policy/afalg-policy/internal/admit"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/oci"
 )
@@ -15,6 +19,8 @@ up what a platform takes.
                   the policy grants something to this container
   createRuntime   every OCI runtime: it proves that the spec is closed, and
                   refuses the container otherwise; it cannot change anything
+  register        the wrapper runtime adds it to specs: it tells the kernel half
+                  of a container that holds rules, or that it has to know
 
 Which containers are granted what stands under containers: in the policy. What a
 container says of itself grants nothing.`
@@ -27,7 +33,7 @@ func newHook(t *tui) *cobra.Command {
 		Example: `  afalg-policy hook precreate <config.json >hardened.json
   afalg-policy hook createRuntime <state.json`,
 	}
-	cmd.AddCommand(newPrecreate(t), newCreateRuntime(t))
+	cmd.AddCommand(newPrecreate(t), newCreateRuntime(t), newRegister(t))
 	asGroup(cmd, "hook")
 	return cmd
 }
@@ -87,15 +93,56 @@ wrapper runtime: the hook cannot see the filters that it brings.`,
 			return err
 		}
 		defer s.Close()
-		text, err := readStdin(cmd.InOrStdin(), "the state of a container")
+		state, err := readState(cmd.InOrStdin())
 		if err != nil {
 			return err
 		}
-		state, err := oci.ReadState(text)
-		if err != nil {
-			return &profile.NamedError{Name: "standard input", Err: err}
-		}
 		return s.Check(state)
+	}
+	return cmd
+}
+
+func readState(in io.Reader) (*specs.State, error) {
+	text, err := readStdin(in, "the state of a container")
+	if err != nil {
+		return nil, err
+	}
+	state, err := oci.ReadState(text)
+	if err != nil {
+		return nil, &profile.NamedError{Name: "standard input", Err: err}
+	}
+	return state, nil
+}
+
+func newRegister(t *tui) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "register",
+		Short: "Tell the kernel half of a container and the rules that it holds",
+		Long: `Register is a hook of the stage createRuntime, which the wrapper runtime puts
+into a spec. It reads the state of a container from standard input, and gives
+the container's cgroup the rules in the kernel, before its program runs.
+
+A container that relies on the kernel half (--relies) is refused if that cannot
+be told of it: since another policy is loaded, the table is full, or it has no
+unified cgroup of its own. Others start, and the decision log says so.`,
+		Example: `  afalg-policy hook register --policy /etc/afalg-policy/policy.yaml --grant digest <state.json`,
+		Args:    cobra.NoArgs,
+	}
+	flags := addContainerFlags(cmd, "oci")
+	var r admit.Registration
+	cmd.Flags().StringArrayVar(&r.Rules, "grant", nil, "`RULE` that the container holds; may be repeated")
+	cmd.Flags().BoolVar(&r.Relies, "relies", false, "refuse the container unless the kernel half knows it")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := flags.open("register", t.Note)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		state, err := readState(cmd.InOrStdin())
+		if err != nil {
+			return err
+		}
+		return s.Register(state, r)
 	}
 	return cmd
 }

@@ -15,8 +15,7 @@ import (
 // onlyFor has the flags of install that are not for every platform.
 var onlyFor = map[string][]string{
 	"grant": {"systemd"}, "except": {"systemd"}, "show": {"systemd"},
-	"accept": {"systemd", "lsm"},
-	"audit":  {"lsm"},
+	"audit": {"lsm"},
 }
 
 // addOnly adds these flags. The function that it returns prepares the options of
@@ -24,7 +23,7 @@ var onlyFor = map[string][]string{
 func addOnly(cmd *cobra.Command) prepare {
 	f := cmd.Flags()
 	grants := f.StringArray("grant", nil, "systemd: `RULE` that its units hold; may be repeated")
-	accept := f.StringArray("accept", nil, "systemd, lsm: `NAME` of a wider or breaking gap that you take on; may be repeated")
+	accept := f.StringArray("accept", nil, "`NAME` of a wider gap that you take on, or for systemd of a breaking one; may be repeated")
 	except := f.StringArray("except", nil, "systemd: `NAME` of a service to leave as it is; may be repeated")
 	show := f.String("show", "", "systemd: `FILE` with what the units restrict themselves, for an image")
 	audit := f.Bool("audit", false, "lsm: allow everything, and record what the policy denies")

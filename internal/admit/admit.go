@@ -29,9 +29,11 @@ type Options struct {
 	Platform string // who vouches for the container's name and image
 	Agent    string // socket of the agent, for containers with grants
 	Tool     string // name and version of this program
-	// DenyWithoutAgent, Socketcall and KernelHalf are those of oci.Options.
+	// DenyWithoutAgent, Socketcall, Accepted and KernelHalf are those of
+	// oci.Options.
 	DenyWithoutAgent bool
 	Socketcall       harden.Socketcall
+	Accepted         []string
 	KernelHalf       func() error
 	Log              string            // file to append a line of JSON to; none if empty
 	Warn             func(text string) // of what stops no container
@@ -80,6 +82,7 @@ func (s *Starting) options() (oci.Options, error) {
 		Plan: p, Tool: s.Tool, Arch: arch, Agent: s.Agent,
 		DenyWithoutAgent: s.DenyWithoutAgent,
 		Socketcall:       s.Socketcall,
+		Accepted:         s.Accepted,
 		KernelHalf:       s.KernelHalf,
 	}
 	if s.memo = kept.OpenProofs(s.Tool); s.memo != nil {
@@ -160,8 +163,11 @@ func (s *Starting) Check(state *specs.State) error {
 	if s.restored = oci.Restored(state); s.restored && !ownBundles().Hold(state.Bundle) {
 		ask = oci.Options.RefuseRestored
 	}
-	_, err = s.decideAndLog(source, spec, ask)
-	return err
+	out, err := s.decideAndLog(source, spec, ask)
+	if err != nil || !out.Registers() {
+		return err
+	}
+	return s.Register(state, Registration{Rules: out.Grants, Relies: out.Relies})
 }
 
 // crunReceiver stands for the annotation run.oci.seccomp.receiver (crun(1)).
@@ -201,7 +207,11 @@ func (s *Starting) Bundle(inv *oci.Invocation, real string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, err := bundles.Make(out.Spec, origin, inv.State(real, kept.RunDir()))
+	hardened, err := s.withRegistration(out)
+	if err != nil {
+		return "", err
+	}
+	dir, err := bundles.Make(hardened, origin, inv.State(real, kept.RunDir()))
 	if err != nil {
 		return "", hosterr.Errorf("a bundle for the hardened spec: %w", err)
 	}

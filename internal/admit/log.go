@@ -10,6 +10,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/logfile"
 	"github.com/afalg-policy/afalg-policy/internal/oci"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 // containerLog is the log of --decision-log: one line of JSON for each
@@ -63,6 +64,9 @@ func (l *containerLog) container(stage string, c plan.Container, out oci.Outcome
 	if len(grants) > 0 {
 		attrs = append(attrs, slog.Any("grants", grants))
 	}
+	if err == nil && out.Left {
+		attrs = append(attrs, slog.String("decided-by", policy.DecidedByLSM))
+	}
 	if err == nil && out.Brokered {
 		attrs = append(attrs, slog.String("socketcall", string(harden.SocketcallBroker)))
 	}
@@ -70,6 +74,13 @@ func (l *containerLog) container(stage string, c plan.Container, out oci.Outcome
 		attrs = append(attrs, slog.String("reason", reason))
 	}
 	l.Log(context.Background(), level, "container", attrs...)
+}
+
+// unregistered writes that the kernel half could not be told of a container.
+func (l *containerLog) unregistered(id, platform string, err error) {
+	if l != nil {
+		l.Warn("registration", slog.String("container", id), slog.String("platform", platform), slog.String("reason", err.Error()))
+	}
 }
 
 // policy writes that the policy is not in force as it stands.

@@ -17,6 +17,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/install"
 	"github.com/afalg-policy/afalg-policy/internal/kept"
+	"github.com/afalg-policy/afalg-policy/internal/lsm"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/afalg-policy/afalg-policy/internal/report"
@@ -56,6 +57,9 @@ func Install(name string, p *plan.Plan, o install.Options, tell func([]plan.Gap)
 	o.Needs = needsOf(p)
 	o.Watched = watched(p)
 	o.Unconfined = unconfinedOf(p)
+	if err := settle(name, p, o.Accept, r, tell); err != nil {
+		return r.refused(err), err
+	}
 	before := o.Before
 	o.Before = func(stops []string) {
 		r.Stops = stops
@@ -94,6 +98,24 @@ func Install(name string, p *plan.Plan, o install.Options, tell func([]plan.Gap)
 	return r, nil
 }
 
+// settle asks for what has to be accepted for containers. Services have their gaps
+// from the drop-ins.
+func settle(name string, p *plan.Plan, accept []string, r *Result, tell func([]plan.Gap)) error {
+	if name == "systemd" {
+		return nil
+	}
+	var gaps []plan.Gap
+	if slices.Contains(policy.Platforms(), name) {
+		gaps = p.KernelGaps()
+	}
+	err := plan.Settle(gaps, accept, nil)
+	if gaps = plan.Untold(gaps, err); len(gaps) > 0 {
+		r.Gaps = report.GapsOf(gaps)
+		tell(gaps)
+	}
+	return err
+}
+
 func keepNote(err error) string { return "a slip in the policy will stop containers: " + err.Error() }
 
 // Uninstall takes a platform back, and with the last one of this host what was
@@ -124,7 +146,30 @@ func Status(ctx context.Context, o install.StatusOptions) ([]install.Status, err
 		}
 		return needsOf(p), nil
 	}
+	o.Relying = relying
 	return install.Check(ctx, o)
+}
+
+// relying names the containers of a platform that started since the kernel half
+// was in force, where it is not any more.
+func relying(platform string) error {
+	all, err := lsm.RelyingNow()
+	if err != nil {
+		return fmt.Errorf("which containers rely on the kernel half: %w", err)
+	}
+	var ids []string
+	for _, r := range all {
+		if r.Platform == platform {
+			ids = append(ids, r.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	if err := lsm.InForce(); err != nil {
+		return fmt.Errorf("%s relies on the kernel half, and that is not in force: %w; load the policy, or stop these containers", strings.Join(ids, ", "), err)
+	}
+	return nil
 }
 
 // unconfinedOf is what becomes of containers without a profile, as the wrapper

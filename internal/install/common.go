@@ -26,6 +26,9 @@ func (o *Options) shared(platform string) []string {
 	if o.Socketcall != "" && o.Socketcall != socketcallDeny {
 		args = append(args, "--socketcall", o.Socketcall)
 	}
+	for _, name := range o.Accept {
+		args = append(args, "--accept", name)
+	}
 	if o.DecisionLog != "" {
 		args = append(args, "--decision-log", o.DecisionLog)
 	}

@@ -60,6 +60,9 @@ type StatusOptions struct {
 	Program   string   // afalg-policy, which runs in it
 	// Policy reads a policy as the wrapper does.
 	Policy func(name string) (Needs, error)
+	// Relying says which running containers of a platform rely on what is not in
+	// force; nil if there are none.
+	Relying func(platform string) error
 }
 
 const (
@@ -141,6 +144,12 @@ func (p platform) status(ctx context.Context, h *host.Host, r *host.Record, o St
 			case errors.Is(err, errStale):
 				s.Restart = []string{p.unit}
 			}
+		}
+	}
+	if r != nil && p.starts {
+		if err := o.Relying(p.name); err != nil {
+			s.Active = No
+			s.Reasons = append(s.Reasons, "not active: "+err.Error())
 		}
 	}
 	if r != nil && p.starts && (needs.Rules || needs.Sockets || r.Options["socketcall"] == socketcallBroker) {

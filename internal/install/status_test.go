@@ -97,6 +97,13 @@ func TestStatusOK(t *testing.T) {
 
 // A running installation is not enough: the policy must be readable, and
 // somebody must answer containers with grants.
+func wrongPlatform(platform string) error {
+	if platform != "docker" {
+		return errors.New("asked about " + platform)
+	}
+	return nil
+}
+
 func TestStatusOfPolicyAndAgent(t *testing.T) {
 	o := dockerRoot(t)
 	socket := filepath.Join(t.TempDir(), "agent.sock")
@@ -110,9 +117,13 @@ func TestStatusOfPolicyAndAgent(t *testing.T) {
 	must(t, err)
 	p := docker()
 	p.active = func(context.Context, *host.Record) error { return nil } // a daemon, which this test is not about
+	var relying error
 	status := func(n Needs, broken error) Status {
 		t.Helper()
-		s, err := p.status(t.Context(), h, r, StatusOptions{Policy: func(string) (Needs, error) { return n, broken }})
+		s, err := p.status(t.Context(), h, r, StatusOptions{
+			Policy:  func(string) (Needs, error) { return n, broken },
+			Relying: func(platform string) error { return errors.Join(relying, wrongPlatform(platform)) },
+		})
 		must(t, err)
 		return s
 	}
@@ -126,6 +137,9 @@ func TestStatusOfPolicyAndAgent(t *testing.T) {
 		}
 	}
 	expect(status(Needs{}, nil), Yes, NotNeeded)
+	relying = errors.New("web relies on what is gone")
+	expect(status(Needs{}, nil), Yes, NotNeeded, "not active: web relies on what is gone")
+	relying = nil
 	expect(status(Needs{}, errors.New("policy.yaml:3:1: a typo")), No, NotNeeded, "the policy builtin:fips cannot be read: policy.yaml:3:1: a typo")
 	missing := "containers that are granted something do not start: nothing listens on " + socket + `: run "afalg-policy install agent"`
 	expect(status(Needs{Rules: true}, nil), Yes, No, missing)

@@ -21,7 +21,7 @@ func InForce() error {
 		return err
 	}
 	s := &Status{State: st, Host: h}
-	s.check()
+	s.check(nil) // who else holds the programs does not matter here
 	m, err := openPinned()
 	if err != nil {
 		return err

@@ -49,11 +49,15 @@ func (o Options) Restore(spec *Spec, c plan.Container, images string) (Outcome, 
 			return out, refuse("the checkpoint %s: a process was under a filter by which %v; what is restored keeps its filters: start the container anew", images, err)
 		}
 	}
+	if o.Plan.Unconfined == plan.LSM && cp.unfiltered && !spec.apart() {
+		return out, refuse("the checkpoint %s: a process was under no filter, and has no PID and cgroup namespace of its own, so that the kernel half takes it for the host's: start the container anew", images)
+	}
 	if cp.unfiltered {
 		if !o.Plan.Unconfined.MayBeFree() {
 			return out, refuse("the checkpoint %s: a process was under no filter (privileged, or seccomp=unconfined), and what is restored stays so: start the container anew, or say containers: unconfined: allow in the policy", images)
 		}
 		out.Verdict, out.Reason = Unconfined, "a process of the checkpoint has no filter, and the policy says containers: unconfined: "+string(o.Plan.Unconfined)
+		out.Relies = o.Plan.Unconfined == plan.LSM
 		return out, o.letThrough()
 	}
 	return out, nil

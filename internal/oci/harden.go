@@ -27,6 +27,9 @@ type Options struct {
 	// the agent in one container.
 	Socketcall harden.Socketcall
 	Memo       harden.Memo // nil: nothing is kept
+	// Accepted are the names of wider gaps that the user took on for the
+	// containers of this host.
+	Accepted []string
 	// KernelHalf returns why the kernel half is not in force on this host; nil
 	// means that it is not.
 	KernelHalf func() error
@@ -38,9 +41,14 @@ type Outcome struct {
 	Grants []string // the rules that the container holds
 	// Brokered tells that socketcall is left to the agent.
 	Brokered bool
-	Refused  []plan.Refusal
-	Verdict  Verdict
-	Reason   string // why, where the verdict is not as usual; for people
+	// Left tells that the kernel half decides about the grants, and no broker.
+	Left bool
+	// Relies tells that the container starts only since the kernel half is in
+	// force.
+	Relies  bool
+	Refused []plan.Refusal
+	Verdict Verdict
+	Reason  string // why, where the verdict is not as usual; for people
 }
 
 // Verdict is one word for what became of a container.
@@ -92,6 +100,7 @@ func (o Options) begin(spec *Spec, c plan.Container) (Outcome, error) {
 	}
 	out := Outcome{Spec: spec, Brokered: o.Socketcall == harden.SocketcallBroker || o.Plan.BrokersSocketcall(c)}
 	out.Grants, out.Refused = o.Plan.GrantsOf(c)
+	out.Left = o.Plan.LeftToKernel(c) && !out.Brokered
 	return out, nil
 }
 
@@ -108,7 +117,10 @@ func (o Options) engine() harden.Options {
 func (o Options) unconfined(out Outcome, spec *Spec) (Outcome, error) {
 	switch {
 	case o.Plan.Unconfined.MayBeFree():
-		out.Verdict, out.Grants, out.Brokered = Unconfined, nil, false
+		out.Verdict, out.Brokered, out.Left = Unconfined, false, false
+		if out.Relies = o.Plan.Unconfined == plan.LSM; !out.Relies {
+			out.Grants = nil // it has every algorithm
+		}
 		out.Reason = "it has no seccomp profile, and the policy says containers: unconfined: " + string(o.Plan.Unconfined)
 		return out, o.letThrough()
 	case o.Plan.Unconfined == plan.Harden:
@@ -122,7 +134,8 @@ func (o Options) unconfined(out Outcome, spec *Spec) (Outcome, error) {
 // listening deals with a spec that has a listener already: ours, if this is
 // the second time that the spec is hardened, and nobody's business otherwise.
 func (o Options) listening(out Outcome, spec *Spec) (Outcome, error) {
-	held, err := o.prove(spec.Seccomp, out.Grants, out.Brokered)
+	out.Left = false
+	held, err := o.prove(spec.Seccomp, out)
 	if err != nil {
 		return out, fmt.Errorf("the profile has a listener already: %w", err)
 	}
@@ -131,14 +144,14 @@ func (o Options) listening(out Outcome, spec *Spec) (Outcome, error) {
 
 // hardened generates the profile.
 func (o Options) hardened(out Outcome, spec *Spec) (Outcome, error) {
-	if err := o.reach(&out); err != nil {
+	if err := o.decider(&out); err != nil {
 		return out, err
 	}
 	base := spec.Seccomp
 	if base == nil {
 		base = profile.AllowAll(o.Arch)
 	}
-	hardened, _, err := harden.Harden(o.Plan, base, o.granting(out.Grants, out.Brokered))
+	hardened, _, err := harden.Harden(o.Plan, base, o.granting(out))
 	if err != nil {
 		return out, err
 	}
@@ -150,16 +163,28 @@ func (o Options) hardened(out Outcome, spec *Spec) (Outcome, error) {
 	return o.holding(out.Grants, out)
 }
 
-// granting has the agent answer a container, where that is needed.
-func (o Options) granting(grants []string, brokered bool) harden.Options {
-	e := o.engine()
-	if len(grants) > 0 || brokered {
-		e.Broker, e.Grants = o.Agent, grants
+// decider asks for who decides about the container's grants.
+func (o Options) decider(out *Outcome) error {
+	if out.Left {
+		return o.leave(out)
 	}
-	if brokered {
+	return o.reach(out)
+}
+
+// granting has the agent answer a container, where that is needed, or leaves
+// AF_ALG open to it.
+func (o Options) granting(out Outcome) harden.Options {
+	e := o.engine()
+	if out.Left {
+		e.Grants = out.Grants
+		e.Standing = append(e.Standing, out.Grants...) // leave sees to them
+	} else if len(out.Grants) > 0 || out.Brokered {
+		e.Broker, e.Grants = o.Agent, out.Grants
+	}
+	if out.Brokered {
 		e.Socketcall, e.Standing = harden.SocketcallBroker, nil
 	}
-	for _, g := range o.Plan.ZeroCopyGaps(len(grants) > 0) {
+	for _, g := range o.Plan.ZeroCopyGaps(len(out.Grants) > 0) {
 		e.Standing = append(e.Standing, g.Name) // denyZeroCopy sees to it
 	}
 	return e
@@ -169,11 +194,11 @@ func (o Options) granting(grants []string, brokered bool) harden.Options {
 // and are granted nothing, so that none of them waits for it: o.Memo keeps it.
 // The base has no conditions.
 func (o Options) Ahead(base *profile.Profile) error {
-	hardened, _, err := harden.Harden(o.Plan, base, o.granting(nil, o.Socketcall == harden.SocketcallBroker))
+	hardened, _, err := harden.Harden(o.Plan, base, o.granting(Outcome{Brokered: o.Socketcall == harden.SocketcallBroker}))
 	if err != nil {
 		return err
 	}
-	_, err = o.prove(hardened, nil, true)
+	_, err = o.prove(hardened, Outcome{Brokered: true})
 	return err
 }
 
@@ -190,7 +215,12 @@ func (o Options) Check(spec *Spec, c plan.Container) (Outcome, error) {
 		}
 		return out, refuse("the container has no seccomp profile (privileged, or seccomp=unconfined), and this hook cannot give it one: start it with a profile, have it hardened (afalg-policy install), or say containers: unconfined: allow in the policy")
 	}
-	held, err := o.prove(spec.Seccomp, out.Grants, out.Brokered)
+	if out.Left = out.Left && spec.Seccomp.ListenerPath == ""; out.Left {
+		if err := o.leave(&out); err != nil {
+			return out, err
+		}
+	}
+	held, err := o.prove(spec.Seccomp, out)
 	if err != nil {
 		return out, err
 	}
@@ -198,15 +228,18 @@ func (o Options) Check(spec *Spec, c plan.Container) (Outcome, error) {
 }
 
 // prove proves a profile closed, or left to the agent with no other grants
-// than these, and socketcall only if that may be. It returns those that the
-// profile has.
-func (o Options) prove(p *profile.Profile, grants []string, brokered bool) (held []string, err error) {
+// than these, and socketcall only if that may be; or open for the kernel half. It
+// returns the grants that the container has under the profile.
+func (o Options) prove(p *profile.Profile, out Outcome) (held []string, err error) {
 	e := o.engine()
+	if out.Left {
+		held, e.Grants = out.Grants, out.Grants
+	}
 	if p.ListenerPath != "" {
-		if held, err = o.ours(p, grants); err != nil {
+		if held, err = o.ours(p, out.Grants); err != nil {
 			return nil, err
 		}
-		if !brokered && slices.ContainsFunc(p.Syscalls, leavesSocketcall) {
+		if !out.Brokered && slices.ContainsFunc(p.Syscalls, leavesSocketcall) {
 			return nil, refuse("the seccomp profile leaves socketcall to the agent, which the policy does not grant to this container: name the container in a grant with socketcall: broker")
 		}
 		e.Broker = o.Agent

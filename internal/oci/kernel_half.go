@@ -1,6 +1,11 @@
 package oci
 
-import "github.com/afalg-policy/afalg-policy/internal/plan"
+import (
+	"slices"
+
+	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
+)
 
 // inForce refuses what the policy leaves to the kernel half, unless that is in
 // force on this host.
@@ -13,6 +18,16 @@ func (o Options) inForce(what string) error {
 		return refuse(text+": %v", what, err)
 	}
 	return nil
+}
+
+// leave has the kernel half decide about a container's grants: its profile keeps
+// AF_ALG open.
+func (o Options) leave(out *Outcome) error {
+	out.Relies = true
+	if !slices.Contains(o.Accepted, policy.GapDecidedByLSM) {
+		return refuse("a grant of the policy leaves this container to the kernel half (decided-by: lsm), and that gap was not taken on for the containers of this host: install again with --accept %s", policy.GapDecidedByLSM)
+	}
+	return o.inForce("the rules of this container (decided-by: lsm)")
 }
 
 // letThrough refuses what runs without a filter where that is left to the kernel

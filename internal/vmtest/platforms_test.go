@@ -252,9 +252,9 @@ func (p *platformTest) build(t *testing.T, builder string) string {
 }
 
 // install runs the commands that the program prints for afterwards.
-func (p *platformTest) install(t *testing.T, platform string) {
+func (p *platformTest) install(t *testing.T, platform string, flags ...string) {
 	t.Helper()
-	p.change(t, "install", platform)
+	p.change(t, "install", platform, flags...)
 }
 
 func (p *platformTest) uninstall(t *testing.T, platform string) {
@@ -262,9 +262,9 @@ func (p *platformTest) uninstall(t *testing.T, platform string) {
 	p.change(t, "uninstall", platform)
 }
 
-func (p *platformTest) change(t *testing.T, command, platform string) {
+func (p *platformTest) change(t *testing.T, command, platform string, flags ...string) {
 	t.Helper()
-	r := p.vm.Run(t, installed, command, platform)
+	r := p.vm.Run(t, append([]string{installed, command, platform}, flags...)...)
 	t.Logf("%s %s:\n%s%s", command, platform, r.Stdout, r.Stderr)
 	if r.Exit != 0 {
 		t.Fatalf("%s %s: exit status %d", command, platform, r.Exit)

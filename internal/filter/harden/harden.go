@@ -148,8 +148,8 @@ func (c closing) hardenProved(p *plan.Plan, base *profile.Profile, o Options) (*
 
 // Prove compiles a profile as each runtime does on o.Host, and asks the
 // programs every route: all must be closed, or with o.Broker left to the
-// broker, whose further demands are then proved as well. A program may close
-// socketcall, or leave it to the broker; with SocketcallKeep it may also stay
+// broker, whose further demands are then proved as well. With o.Grants and no
+// broker, socket may open AF_ALG. A program may close socketcall, or leave it to the broker; with SocketcallKeep it may also stay
 // open.
 func Prove(p *plan.Plan, result *profile.Profile, o Options) error {
 	key := o.key("proved", p, result)
@@ -157,6 +157,7 @@ func Prove(p *plan.Plan, result *profile.Profile, o Options) error {
 		return nil
 	}
 	c := closing{families: closedFamilies(p), socketcall: SocketcallDeny, broker: o.Broker != ""}
+	c.granted = len(o.Grants) > 0 && !c.broker
 	switch {
 	case o.Socketcall == SocketcallKeep:
 		c.socketcall = SocketcallKeep

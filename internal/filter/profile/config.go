@@ -23,6 +23,7 @@ type Config struct {
 	Bounding    []string          // process.capabilities.bounding
 	Mounts      []Mount           // mounts
 	Annotations map[string]string // annotations
+	Namespaces  []Namespace       // linux.namespaces
 
 	document *jsontext.Document
 	text     *Text // of linux.seccomp
@@ -34,6 +35,12 @@ type Mount struct {
 	Source      string   `json:"source"`
 	Type        string   `json:"type"`
 	Options     []string `json:"options"`
+}
+
+// Namespace is one that the container does not share with its runtime.
+type Namespace struct {
+	Type string `json:"type"`
+	Path string `json:"path"` // of an existing one; "" for a new one
 }
 
 // configKeys are the keys that lead to what is looked at.
@@ -51,7 +58,8 @@ type configKeys struct {
 	Mounts      []Mount           `json:"mounts"`
 	Annotations map[string]string `json:"annotations"`
 	Linux       struct {
-		Seccomp struct{} `json:"seccomp"`
+		Seccomp    struct{}    `json:"seccomp"`
+		Namespaces []Namespace `json:"namespaces"`
 	} `json:"linux"`
 }
 
@@ -82,6 +90,7 @@ func configOf(src []byte, root hujson.Value) (*Config, error) {
 	}{
 		{"/root/path", &c.Root}, {"/process/env", &c.Env}, {"/process/capabilities/bounding", &c.Bounding},
 		{"/mounts", &c.Mounts}, {"/annotations", &c.Annotations},
+		{"/linux/namespaces", &c.Namespaces},
 	} {
 		v := root.Find(part.path)
 		if v == nil {
