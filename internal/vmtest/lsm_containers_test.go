@@ -259,7 +259,6 @@ func testKernelHalfPlatform(t *testing.T, p *platformTest) {
 // testKernelHalfUnloaded: a container that relies on what is gone is named.
 func testKernelHalfUnloaded(t *testing.T, p *platformTest) {
 	p.sleeping(t, workload{name: "granted"})
-	defer p.discard(t, "granted")
 	status := []string{installed, "status", "--no-probe", p.platform}
 	const relies = "relies on the kernel half, and that is not in force"
 	if r := p.vm.Run(t, status...); bytes.Contains(r.Stderr, []byte(relies)) {
@@ -269,5 +268,6 @@ func testKernelHalfUnloaded(t *testing.T, p *platformTest) {
 	if r := p.vm.Run(t, status...); r.Exit != 1 || !bytes.Contains(r.Stderr, []byte(relies)) {
 		t.Errorf("exit status %d\n%s", r.Exit, r.Stderr)
 	}
+	p.discard(t, "granted")
 	testKernelHalfMissing(t, p)
 }

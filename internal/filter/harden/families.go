@@ -133,7 +133,7 @@ func (h *hardener) listed(name string, permissions []permission, base []profile.
 		}
 	}
 	for _, r := range denials(base) {
-		if !comparesOnly(r, closed) {
+		if !comparesOnly(r, h.families) {
 			rules = append(rules, r)
 		}
 	}
@@ -173,7 +173,7 @@ func (h *hardener) subtract(name string, base []profile.Rule, closed []uint32) (
 		return nil, err
 	}
 	rules := slices.DeleteFunc(slices.Clone(base), func(r profile.Rule) bool {
-		return r.Action == h.base.DefaultAction || comparesOnly(r, closed)
+		return r.Action == h.base.DefaultAction || comparesOnly(r, h.families)
 	})
 	if i := slices.IndexFunc(rules, refusesEverything); i >= 0 && h.broker && name == "socket" {
 		// It would swallow the notification.

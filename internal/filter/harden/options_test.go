@@ -12,6 +12,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
+	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 	"github.com/afalg-policy/afalg-policy/internal/jsontext"
@@ -47,6 +48,37 @@ func TestGrant(t *testing.T) {
 			}
 			if v.State != want {
 				t.Errorf("%s: %s (%s on %s) is %s, want %s", b.name, v.Call.Route, v.Call.Name, v.Call.ABI.Name, v.State, want)
+			}
+		}
+	}
+}
+
+// A base that was hardened before is opened for a grant, as a default profile of a
+// platform has to be.
+func TestGrantOfAHardenedBase(t *testing.T) {
+	t.Parallel()
+	for _, b := range bases(t) {
+		o := task{Options{Tool: "test", Socketcall: SocketcallDeny, Host: b.host}, b.src}
+		p := testPlan("fips")
+		closed, _, err := o.run(p)
+		if err != nil {
+			t.Fatalf("%s: %v", b.name, err)
+		}
+		o.Grants, o.Accept = []string{"fips"}, []string{"fips"}
+		opened, _, err := Harden(p, closed, o.Options)
+		if err != nil {
+			t.Fatalf("%s, hardened: %v", b.name, err)
+		}
+		for result, want := range map[*profile.Profile]verify.State{closed: verify.Closed, opened: verify.Open} {
+			filter, abis := compile(t, result, b.host, seccomp.Options{Runtime: seccomp.Runc})
+			verdicts, err := verify.Routes(filter, abis, afalg.Family, verify.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range verdicts {
+				if v.Call.Route == afalg.RouteSocket && v.State != want {
+					t.Errorf("%s: %s is %s, want %s", b.name, v.Call.Route, v.State, want)
+				}
 			}
 		}
 	}
