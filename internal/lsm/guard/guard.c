@@ -64,14 +64,14 @@ struct {
 		__type(value, v);                      \
 	} title SEC(".maps")
 
-HASH(containers, 16384, struct container, struct rules);
+HASH(containers, 4096, struct container, struct rules);
 HASH(uses, 8192, struct use, struct times);
 HASH(trails, 2048, struct binary, struct trail);
 HASH(unit_names, 4096, __u64, struct unit_name);
 /* By address and not by cookie: nothing tells of a socket's end, and addresses
  * come again. User space sweeps what is left. */
-HASH(marks, 65536, __u64, struct mark);
-HASH(tainted, 65536, __u64, __u64);
+HASH(marks, 16384, __u64, struct mark);
+HASH(tainted, 4096, __u64, __u64);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
