@@ -129,9 +129,10 @@ func (h Host) Choose() (Attachment, error) {
 		strings.Join(h.LSMs, ","), h.Preemption, strings.Join(append(slices.Clone(h.LSMs), "bpf"), ","))
 }
 
-// preemption reads the mode of a kernel that can change it out of the kernel's
-// own variable, since debugfs is closed under lockdown. Other kernels say their
-// mode in the version.
+// preemption reads the mode of a kernel that can change it from debugfs or, where
+// that is closed, as under lockdown, out of the kernel's own variable: to find that
+// takes longer than all the rest of a load. Other kernels say their mode in the
+// version.
 func preemption() (Preemption, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
@@ -148,9 +149,12 @@ func preemption() (Preemption, error) {
 	case !slices.Contains(words, "PREEMPT_DYNAMIC"):
 		return Voluntary, nil
 	}
+	if mode := modeOfDebugfs(); mode != Unknown {
+		return mode, nil
+	}
 	address, err := symbol("preempt_dynamic_mode")
 	if err != nil {
-		return modeOfDebugfs(), nil
+		return Unknown, nil
 	}
 	mode, err := peek(address)
 	if err != nil {
