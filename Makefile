@@ -63,11 +63,12 @@ man: ## manual pages and completions, in out/
 	go test -count=1 ./cmd/afalg-policy -run '^TestManual$$' -update
 
 .PHONY: bench
-bench: ## what the filters, the generator and the broker cost
-	scripts/install build
+bench: ## what the filters, the generator, the broker and the kernel half cost
+	scripts/install build vm
 	go run ./bench
 	go run ./bench -broker
 	go run ./bench -broker -busy
+	go test -tags vm -run '^$$' -bench KernelHalf -benchtime 1x -timeout 2h -v ./internal/vmtest
 
 .PHONY: clean
 clean: ## remove what the other targets made here

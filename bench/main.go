@@ -8,6 +8,8 @@
 //	go run ./bench -broker    the cost of the broker, beside a minimal one in C
 //	go run ./bench -broker -busy  with many workloads at once
 //	go run ./bench -broker -neighbour  beside one that has the broker hash
+//	go run ./bench -lsm       the cost of the kernel half, which it puts in force on this host
+//	go run ./bench -broker -lsm  sessions through the broker and through the kernel half
 //	go run ./bench -start PROGRAM  the cost of a container's start; PROGRAM is bin/afalg-policy
 package main
 
@@ -40,7 +42,9 @@ func main() {
 	broker := flag.Bool("broker", false, "print what the broker costs instead")
 	busy := flag.Bool("busy", false, "with -broker: with many workloads at once")
 	beside := flag.Bool("neighbour", false, "with -broker: beside a workload that has the broker hash")
-	built := flag.String("programs", "", "with -broker: where its C programs are; they are built if it is left out")
+	kernel := flag.Bool("lsm", false, "print what the kernel half costs instead; its policies are in force on this host meanwhile")
+	shift := flag.Int("icount", -1, "with -lsm: the `SHIFT` of the option -icount of the QEMU that this runs in, to count instructions")
+	built := flag.String("programs", "", "with -broker and -lsm: where its C programs are; they are built if it is left out")
 	start := flag.String("start", "", "print what the start of a container costs with this `PROGRAM` instead")
 	flag.Parse()
 	work := run
@@ -49,6 +53,10 @@ func main() {
 		work = func(rounds int) error { return benchStart(rounds, *start) }
 	case *proofs:
 		work = benchVerify
+	case *broker && *kernel:
+		work = func(rounds int) error { return benchHalves(rounds, *built) }
+	case *kernel:
+		work = func(rounds int) error { return benchKernelHalf(rounds, *shift, *built) }
 	case *broker && *busy:
 		work = func(rounds int) error { return benchBusy(rounds, *built) }
 	case *broker && *beside:

@@ -16,7 +16,7 @@ type programs string
 
 func (p programs) path(name string) string { return filepath.Join(string(p), name) }
 
-var programNames = []string{"calls", "client", "data", "floor", "neighbour", "workload"}
+var programNames = []string{"calls", "client", "count", "data", "floor", "neighbour", "workload"}
 
 // findPrograms uses programs built before, or builds them below a directory.
 func findPrograms(built, dir string) (programs, error) {

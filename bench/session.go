@@ -26,6 +26,7 @@ type brokerBench struct {
 	dir      string // for files, and removed afterwards
 	rounds   int
 	real     bool // the kernel has AF_ALG
+	user     string
 	broker   brokered
 }
 
@@ -64,22 +65,30 @@ func (b *brokerBench) prepare(built string) (err error) {
 		Policy: filepath.Join(b.dir, "policy.yaml"), StandIn: !b.real,
 		Users: map[uint32]string{uint32(uid): who.Username},
 	}
-	return b.writePolicy(who.Username)
+	b.user = who.Username
+	return b.writePolicy()
 }
 
-// writePolicy makes the rule ask for every condition that needs no systemd: the
-// paths and digests of the programs, and the user.
-func (b *brokerBench) writePolicy(user string) error {
-	text := "version: 1\nname: bench\nallow:\n  - rule: programs\n    binaries:\n"
+func (b *brokerBench) writePolicy() error {
+	rule, err := b.rule()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(b.broker.Policy, []byte("version: 1\nname: bench\nallow:\n"+rule), 0o600)
+}
+
+// rule asks for every condition that needs no systemd: the paths and digests of
+// the programs, and the user.
+func (b *brokerBench) rule() (string, error) {
+	text := "  - rule: programs\n    binaries:\n"
 	for _, name := range programNames {
 		data, err := os.ReadFile(b.programs.path(name))
 		if err != nil {
-			return err
+			return "", err
 		}
 		text += fmt.Sprintf("      - {path: %q, sha256: %x}\n", b.programs.path(name), sha256.Sum256(data))
 	}
-	text += fmt.Sprintf("    users: [%q]\n    algorithms: {hash: [\"hmac(sha512)\"]}\n", user)
-	return os.WriteFile(b.broker.Policy, []byte(text), 0o600)
+	return text + fmt.Sprintf("    users: [%q]\n    algorithms: {hash: [\"hmac(sha512)\"]}\n", b.user), nil
 }
 
 // way is how a program gets its sockets.

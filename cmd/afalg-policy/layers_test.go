@@ -150,8 +150,8 @@ var layers = []layer{
 		"testing/machine testing/machine/wire", "afalg filter/cbpf filter/profile filter/seccomp probe subject testing/box testing/oracle"},
 	{"internal/testing/shell", "a shell in either, for people",
 		"testing/box vmtest", ""},
-	{"bench", "measures what filters, generator and broker cost",
-		"afalg broker filter/cbpf filter/harden filter/profile filter/seccomp filter/verify jsontext launch notify plan policies subject telemetry", ""},
+	{"bench", "measures what filters, generator, broker and kernel half cost",
+		"afalg broker filter/cbpf filter/harden filter/profile filter/seccomp filter/verify jsontext launch lsm notify plan policies subject telemetry", ""},
 	{"scripts/check", "runs the tests and the checks, and counts them",
 		"", ""},
 }

@@ -37,6 +37,10 @@ type Options struct {
 	ARM64 bool
 }
 
+// countedShift says how long an instruction takes by the clock of a machine that
+// counts: 2^countedShift ns.
+const countedShift = 3
+
 // Types that the tests use all the time.
 type (
 	VM        = machine.Machine
@@ -153,7 +157,7 @@ func prepare(dir, version string, config wire.Config, o Options) (*exec.Cmd, err
 		"-append", strings.TrimSpace(b.append + " quiet panic=-1 oops=panic " + o.Append),
 	})
 	if o.Counted {
-		args = append(args, "-icount", "shift=3")
+		args = append(args, "-icount", "shift="+strconv.Itoa(countedShift))
 	}
 	return exec.Command(b.qemu[0], args...), nil
 }
