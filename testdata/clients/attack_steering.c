@@ -103,7 +103,15 @@ static void cmd_inject(const char *program, const char *library, int goes)
 	}
 	struct seccomp_notif *n = malloc(sizes.seccomp_notif);
 	struct pollfd asked = { .fd = listener_fd, .events = POLLIN };
-	while (poll(&asked, 1, -1) == 1 && !(asked.revents & POLLHUP)) { /* until nobody is under the filter */
+	for (;;) { /* until nobody is under the filter: before Linux 6.11 one that nobody waited for is */
+		int ready = poll(&asked, 1, 100);
+		if (ready < 0 || asked.revents & POLLHUP)
+			break;
+		if (ready == 0) {
+			if (waitpid(pid, NULL, WNOHANG) == pid)
+				return;
+			continue;
+		}
 		memset(n, 0, sizes.seccomp_notif);
 		if (ioctl(listener_fd, SECCOMP_IOCTL_NOTIF_RECV, n) < 0)
 			break;
