@@ -45,10 +45,10 @@ func Register(p *plan.Plan, id string, pid int, rules []string) (Grantee, error)
 	}
 	defer m.close()
 	s.Containers = append(living(slices.DeleteFunc(s.Containers, func(o Grantee) bool { return o.Cgroup == g.Cgroup })), g)
-	if err := s.write(); err != nil {
+	if err := grantTo(m["containers"], p, s.Generation, g); err != nil {
 		return g, err
 	}
-	return g, grantTo(m["containers"], p, s.Generation, g)
+	return g, s.write()
 }
 
 // ownCgroup finds the cgroup of a container's process. One that the runtime is
