@@ -217,8 +217,10 @@ func (c *change) make(ctx context.Context) (err error) {
 	if err := c.probe(ctx, s, m); err != nil {
 		return err
 	}
-	if err := checkLayout(); err != nil {
-		return err
+	if replace { // the programs stand otherwise, and so did their answer
+		if err := checkLayout(); err != nil {
+			return err
+		}
 	}
 	if err := c.state.write(); err != nil {
 		return err
