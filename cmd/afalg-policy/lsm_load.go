@@ -68,6 +68,9 @@ func newLSMLoad(t *tui) *cobra.Command {
 		if err := hold.After(err); err != nil {
 			return refusedLoad(t, o.Policy, p, gaps, err, wantJSON())
 		}
+		if err := lsm.AwaitRelease(cmd.Context()); err != nil {
+			return err
+		}
 		var ended []lsm.Socket
 		if *end {
 			if ended, err = lsm.EndHolders(); err != nil {

@@ -1,8 +1,10 @@
 package lsm
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -86,4 +88,26 @@ func programName(id ebpf.ProgramID) (string, error) {
 		return "", fmt.Errorf("read program %d: %w", id, err)
 	}
 	return info.Name, nil
+}
+
+// releaseTime is how long a load waits for those who hold links of an earlier one:
+// the service manager forgets them, and the kernel frees them, a little later.
+const releaseTime = 20 * time.Second
+
+// AwaitRelease waits until no program of an earlier load decides any more. Where
+// somebody goes on holding one, status says so.
+func AwaitRelease(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, releaseTime)
+	defer cancel()
+	for {
+		held, err := unpinned()
+		if err != nil || len(held) == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
