@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/afalg-policy/afalg-policy/internal/kernel"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
@@ -19,12 +20,12 @@ func TestZeroCopyIsWiderWhereItsProgramIsSkipped(t *testing.T) {
 		needs needs
 		want  []string
 	}{
-		"skipped":             {denies, Host{Preemption: Full}, old, []string{policy.GapZeroCopy}},
-		"not known":           {denies, Host{Preemption: Unknown}, old, []string{policy.GapZeroCopy}},
-		"never skipped":       {denies, Host{Preemption: Voluntary}, old, nil},
-		"not said":            {silent, Host{Preemption: Full}, old, nil},
-		"seen by LSM program": {denies, Host{Preemption: Full}, needs{attachment: LSM, zeroCopy: true, splices: true}, nil},
-		"audit":               {denies, Host{Preemption: Full}, needs{attachment: LSM}, nil},
+		"skipped":             {denies, Host{Preemption: kernel.PreemptFull}, old, []string{policy.GapZeroCopy}},
+		"not known":           {denies, Host{Preemption: kernel.PreemptUnknown}, old, []string{policy.GapZeroCopy}},
+		"never skipped":       {denies, Host{Preemption: kernel.PreemptVoluntary}, old, nil},
+		"not said":            {silent, Host{Preemption: kernel.PreemptFull}, old, nil},
+		"seen by LSM program": {denies, Host{Preemption: kernel.PreemptFull}, needs{attachment: LSM, zeroCopy: true, splices: true}, nil},
+		"audit":               {denies, Host{Preemption: kernel.PreemptFull}, needs{attachment: LSM}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var wider []string
