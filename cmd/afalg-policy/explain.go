@@ -1,8 +1,8 @@
 package main
 
 import (
+	"errors"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -40,8 +40,8 @@ It asks nothing of this host: --user is root, a uid or a name, and a name is
 not looked up. Exit status 0 means allowed, or that something is granted; 1
 denied, or nothing.
 
-With --lsm it tells instead what "lsm load" could not tell of the policy, and
-loads nothing. As root it looks up users and executables on this host. Exit
+With --lsm it prints the gaps that "lsm load" would have instead, and loads
+nothing. As root it looks up users and executables on this host. Exit
 status 1 means that the policy does not fit.`,
 		Example: `  afalg-policy explain builtin:fips --binary /usr/bin/kcapi-hasher --user root --algorithm 'hash:hmac(sha512)'
   afalg-policy explain builtin:linux-7.3 --capability CAP_NET_ADMIN --algorithm 'skcipher:cbc(aes)' --json
@@ -59,7 +59,7 @@ status 1 means that the policy does not fit.`,
 	f.StringVar(&s.user, "user", "", "`USER` who asks: root, a uid, or a name")
 	f.StringArrayVar(&s.capabilities, "capability", nil, "`CAP_…` held in the initial user namespace; may be repeated")
 	f.StringVar(&s.unit, "unit", "", "systemd `UNIT` that the process belongs to")
-	kernelHalf := f.Bool("lsm", false, "what the kernel half cannot tell of the policy")
+	kernelHalf := f.Bool("lsm", false, "print the gaps of the kernel half")
 	facts := addContainerFacts(cmd)
 	alone(cmd, "lsm")
 	wantJSON := addFormat(cmd)
@@ -124,28 +124,23 @@ func (s asked) request() (plan.Request, error) {
 
 // parseUser splits the flag as rules do: root is uid 0, a number is a uid.
 func parseUser(user string) (uid *uint32, name string) {
-	if user == "root" {
-		return new(uint32), user
+	id, ok := plan.UserID(user)
+	switch {
+	case !ok:
+		return nil, user
+	case user == "root":
+		return &id, user
 	}
-	if n, err := strconv.ParseUint(user, 10, 32); err == nil {
-		id := uint32(n)
-		return &id, ""
-	}
-	return nil, user
+	return &id, ""
 }
 
 func showExplanation(t *tui, e plan.Explanation, asJSON bool) error {
 	r := report.NewExplanation(e)
-	if !asJSON {
-		r.Text(&t.Printer)
-	} else if err := t.JSON(r); err != nil {
-		return err
-	}
-	if !e.Allowed {
+	err := t.answer(r, asJSON, e.Allowed)
+	if errors.Is(err, errNo) {
 		if meant, ok := policy.Suggest(e.Request.Algorithm.Type, e.Request.Algorithm.Name); ok {
 			t.Notef("%s is no well known algorithm: did you mean %s?", e.Request.Algorithm, meant)
 		}
-		return errNo
 	}
-	return nil
+	return err
 }

@@ -61,13 +61,5 @@ func pairsOf(flag string, texts []string) (map[string]string, error) {
 // showHeld prints what a container is granted.
 func showHeld(t *tui, p *plan.Plan, c plan.Container, asJSON bool) error {
 	held := report.NewHeld(p, c)
-	if !asJSON {
-		held.Text(&t.Printer)
-	} else if err := t.JSON(held); err != nil {
-		return err
-	}
-	if held.Verdict == report.Denied {
-		return errNo
-	}
-	return nil
+	return t.answer(held, asJSON, held.Verdict != report.Denied)
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/report"
 )
 
-// explainKernelHalf tells what a load could not tell of a policy.
+// explainKernelHalf prints the gaps that a load of a policy would have.
 func explainKernelHalf(t *tui, name string, asJSON bool) error {
 	p, err := loadPlan(t, name)
 	if err != nil {

@@ -19,8 +19,8 @@ up what a platform takes.
                   the policy grants something to this container
   createRuntime   every OCI runtime: it proves that the spec is closed, and
                   refuses the container otherwise; it cannot change anything
-  register        the wrapper runtime adds it to specs: it tells the kernel half
-                  of a container that holds rules, or that it has to know
+  register        the wrapper runtime adds it to specs: it registers a container
+                  that holds rules, or looks like the host, in the kernel
 
 Which containers are granted what stands under containers: in the policy. What a
 container says of itself grants nothing.`
@@ -117,13 +117,13 @@ func readState(in io.Reader) (*specs.State, error) {
 func newRegister(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "register",
-		Short: "Tell the kernel half of a container and the rules that it holds",
+		Short: "Give a container its rules in the kernel",
 		Long: `Register is a hook of the stage createRuntime, which the wrapper runtime puts
 into a spec. It reads the state of a container from standard input, and gives
 the container's cgroup the rules in the kernel, before its program runs.
 
-A container that relies on the kernel half (--relies) is refused if that cannot
-be told of it: since another policy is loaded, the table is full, or it has no
+A container that relies on the kernel half (--relies) is refused if it cannot be
+registered there: another policy is loaded, the table is full, or it has no
 unified cgroup of its own. Others start, and the decision log says so.`,
 		Example: `  afalg-policy hook register --policy /etc/afalg-policy/policy.yaml --grant digest <state.json`,
 		Args:    cobra.NoArgs,

@@ -30,7 +30,7 @@ type layer struct{ name, does, imports, tests string }
 // layers lists all packages; there are no other arrows, and all of these. The
 // table in docs/architecture.md is printed from it.
 var layers = []layer{
-	{"cmd/afalg-policy", "flags, streams, exit codes. The only user of cobra; `os.Exit` is its, and the compiling child's",
+	{"cmd/afalg-policy", "flags, streams, exit codes. The only user of cobra; `os.Exit` is its, and that of children that are this executable under another name: the compiler, and the probe of a load",
 		"admit afalg agent bounded broker decider deploy filter/harden filter/profile filter/seccomp filter/verify gen hosterr install jsontext kept launch learn live lsm lsm/hold notify oci output plan policies policy probe report report/source term unit vouch", "filter/cbpf testing/hosttest testing/kerneltest testing/oracle"},
 	{"policies", "the shipped policies and the schema; data",
 		"", "afalg plan policy"},
@@ -106,7 +106,7 @@ var layers = []layer{
 		"afalg notify plan proc subject", "filter/harden filter/profile policy testing/child testing/kerneltest"},
 	{"internal/launch", "starts a command under a filter and a broker, unnoticed",
 		"filter/seccomp hosterr notify", "testing/kerneltest"},
-	{"internal/manager", "what the service manager is told, and keeps",
+	{"internal/manager", "talks to the service manager, which keeps descriptors",
 		"hosterr notify", ""},
 	{"internal/lsm/hold", "has the service manager hold what decides in the kernel",
 		"hosterr lsm manager unit", ""},
@@ -114,7 +114,7 @@ var layers = []layer{
 		"afalg bounded broker hosterr manager notify plan printable proc", "subject testing/kerneltest"},
 	{"internal/telemetry", "decisions as lines of JSON and as metrics",
 		"afalg plan", "testing/fields"},
-	{"internal/lsm", "the kernel half: attaches the programs, puts a policy in force, shows that it is, and tells what was recorded",
+	{"internal/lsm", "the kernel half: attaches the programs, puts a policy in force, shows that it is, and reads what was recorded",
 		"afalg bounded hosterr kernel lsm/guard lsm/table plan policy", "subject"},
 	{"internal/lsm/table", "plan → the tables of the kernel half. Pure",
 		"afalg lsm/guard plan policy", "policies"},

@@ -71,15 +71,7 @@ func newLSMStatus(t *tui) *cobra.Command {
 }
 
 func showKernelHalf(t *tui, r *report.KernelHalf, asJSON bool) error {
-	if !asJSON {
-		r.Text(&t.Printer)
-	} else if err := t.JSON(r); err != nil {
-		return err
-	}
-	if r.Verdict != report.Yes {
-		return errNo
-	}
-	return nil
+	return t.answer(r, asJSON, r.Verdict == report.Yes)
 }
 
 func newLSMUnload(t *tui) *cobra.Command {

@@ -21,9 +21,9 @@ never used is a comment: programs bind names to see what the kernel has. A rule
 names an executable by its path and its digest, with --paths by its path alone:
 for hosts of several versions, and for upgrades.
 
-What cannot be learned is told on standard error: executables that are not found
-any more, and containers, which hold rules by a grant. So is an incomplete
-record: the kernel keeps 8,192 uses.
+Standard error lists what cannot be learned: executables that are not found any
+more, and containers, which hold rules by a grant. It says where the record is
+incomplete: the kernel keeps 8,192 uses.
 
 With --json the uses themselves are printed, with user, unit, verdict and times.
 Such REPORTs, of other hosts too, are what is learned from if they are named:

@@ -23,7 +23,7 @@ in force before is again.
 With --audit everything is allowed, and what would be denied is recorded: see
 "afalg-policy lsm learn".
 
-What the kernel half cannot tell of the policy is a gap on standard error. A
+What the kernel half cannot express of the policy is a gap on standard error. A
 rule whose executable is not here holds for nobody until "lsm refresh". A wider
 gap is an error, and nothing is loaded, unless --accept names it. A host may be
 without the gap: a boot with another kernel must not fail for that.
@@ -94,7 +94,7 @@ func refusedLoad(t *tui, name string, p *plan.Plan, gaps []plan.Gap, err error, 
 	return errors.Join(t.JSON(report.NewLoadRefused("lsm load", name, p, gaps, err)), err)
 }
 
-// showLoad tells what is in force now, as the kernel says.
+// showLoad reports what is in force, as the kernel says.
 func showLoad(t *tui, command string, p *plan.Plan, ended []lsm.Socket, asJSON bool) error {
 	s, err := lsm.ReadStatus()
 	if err != nil {

@@ -28,9 +28,9 @@ func kernelHalfReports(t *testing.T) (values []map[string]any) {
 	s := &lsm.Status{
 		State: &lsm.State{
 			Policy: "/p.yaml", Digest: "sha256:0", Tool: "t", Attachment: lsm.FmodRet, Loaded: time.Now(), Accepted: []string{"zero-copy"},
-			Gaps: []string{"stricter: a: b: c"}, Containers: []lsm.Grantee{{ID: "c", Path: "/c", Cgroup: 1, Rules: []string{"a"}}},
+			Gaps: []plan.Gap{plan.Stricter.Gap("a", nil, "b: c")}, Containers: []lsm.Grantee{{ID: "c", Path: "/c", Cgroup: 1, Rules: []string{"a"}}},
 		},
-		Host:   lsm.Host{Release: "6.1", LSMs: []string{"yama"}, Preemption: lsm.Voluntary},
+		Host:   lsm.Host{Release: "6.1", LSMs: []string{"yama"}, Preemption: "voluntary"},
 		Faults: []string{"f"}, Counters: map[string]uint64{"allowed": 1}, Misses: 1, Old: []lsm.Socket{socket},
 	}
 	now := time.Now()
@@ -96,7 +96,7 @@ func TestKernelHalfTakesTheHost(t *testing.T) {
 			cmd.Args[0], cmd.SysProcAttr, cmd.Dir = "afalg-policy", in, "/"
 			out, err := cmd.CombinedOutput()
 			if err != nil || !strings.Contains(string(out), "not looked up: users, executables, and what this kernel has: the kernel half ") ||
-				!strings.HasSuffix(string(out), "verdict: yes: the kernel half can tell all of policy fips\n") {
+				!strings.HasSuffix(string(out), "verdict: yes: the kernel half can express all of policy fips\n") {
 				t.Errorf("explain --lsm: %v\n%s", err, out)
 			}
 		})

@@ -62,16 +62,7 @@ Exit status 1 means that a route is open, loadable or undecided.`,
 		if err != nil {
 			return hosterr.Errorf("probe: %w", err)
 		}
-		probed := report.NewProbe(r)
-		if !wantJSON() {
-			probed.Text(&t.Printer)
-		} else if err := t.JSON(probed); err != nil {
-			return err
-		}
-		if r.Open {
-			return errNo
-		}
-		return nil
+		return t.answer(report.NewProbe(r), wantJSON(), !r.Open)
 	}
 	cmd.AddCommand(newProbeAnswer())
 	return cmd

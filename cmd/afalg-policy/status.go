@@ -66,13 +66,5 @@ func newStatus(t *tui) *cobra.Command {
 
 func showStatus(t *tui, all []install.Status, asJSON bool) error {
 	r := report.NewStatus(all)
-	if !asJSON {
-		r.Text(&t.Printer)
-	} else if err := t.JSON(r); err != nil {
-		return err
-	}
-	if r.Verdict != report.Yes {
-		return errNo
-	}
-	return nil
+	return t.answer(r, asJSON, r.Verdict == report.Yes)
 }

@@ -24,6 +24,20 @@ func newTUI(stdout, stderr io.Writer) *tui {
 	return t
 }
 
+// answer prints a report as text or as JSON. It ends the command with the error of
+// a no unless the report says yes.
+func (t *tui) answer(r interface{ Text(*term.Printer) }, asJSON, yes bool) error {
+	if !asJSON {
+		r.Text(&t.Printer)
+	} else if err := t.JSON(r); err != nil {
+		return err
+	}
+	if !yes {
+		return errNo
+	}
+	return nil
+}
+
 // report prints an error and returns the exit status.
 func (t *tui) report(cmd *cobra.Command, err error) int {
 	status := exitStatus(err)

@@ -137,15 +137,7 @@ func verifyHost(t *tui, q report.HostQuestions, format *reportFormat) error {
 	if err != nil {
 		return verifyError("--ask", err)
 	}
-	if format.value() != "json" {
-		r.Text(&t.Printer)
-	} else if err := t.JSON(r); err != nil {
-		return err
-	}
-	if r.Verdict != report.Closed {
-		return errNo
-	}
-	return nil
+	return t.answer(r, format.value() == "json", r.Verdict == report.Closed)
 }
 
 // showFilters writes the report. An input that could not be used makes it

@@ -42,15 +42,7 @@ func (e *equality) show(t *tui, in source.Input, format *reportFormat) error {
 	if err != nil {
 		return verifyError("--except", err)
 	}
-	if format.value() != "json" {
-		r.Text(&t.Printer)
-	} else if err := t.JSON(r); err != nil {
-		return err
-	}
-	if r.Verdict != report.Equal {
-		return errNo
-	}
-	return nil
+	return t.answer(r, format.value() == "json", r.Verdict == report.Equal)
 }
 
 func (e *equality) exceptions() (x report.Exceptions, err error) {

@@ -76,7 +76,7 @@ func (l *containerLog) container(stage string, c plan.Container, out oci.Outcome
 	l.Log(context.Background(), level, "container", attrs...)
 }
 
-// unregistered writes that the kernel half could not be told of a container.
+// unregistered logs that a container could not be registered in the kernel.
 func (l *containerLog) unregistered(id, platform string, err error) {
 	if l != nil {
 		l.Warn("registration", slog.String("container", id), slog.String("platform", platform), slog.String("reason", err.Error()))

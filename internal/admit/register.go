@@ -14,10 +14,10 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// Registration is what the kernel half is told of a container.
+// Registration is an entry of a container in the kernel half.
 type Registration struct {
 	Rules  []string // that it holds
-	Relies bool     // it must not start unless it is registered
+	Relies bool     // it must not start without this
 }
 
 // registerTime is how long a runtime waits for the hook, in seconds.
@@ -51,8 +51,8 @@ func (s *Starting) withRegistration(out oci.Outcome) (*oci.Spec, error) {
 	return out.Spec.WithHook(specs.Hook{Path: self, Args: args, Timeout: &timeout})
 }
 
-// Register tells the kernel half of a container whose process exists and does not
-// run its program yet.
+// Register enters a container whose process exists and does not run its program
+// yet.
 func (s *Starting) Register(state *specs.State, r Registration) error {
 	p, err := kept.LivePolicy(s.Policy, func(text string) { s.log.policy(text); s.Warn(text) })
 	if err != nil {
@@ -73,7 +73,7 @@ func (s *Starting) register(p *plan.Plan, state *specs.State, r Registration) er
 	case err == nil:
 		return nil
 	case r.Relies:
-		err = fmt.Errorf("the container relies on the kernel half, which cannot be told of it: %w", err)
+		err = fmt.Errorf("the container relies on the kernel half, and cannot be registered there: %w", err)
 		s.log.unregistered(state.ID, s.Platform, err)
 		return err
 	case !errors.Is(err, lsm.ErrNotLoaded):

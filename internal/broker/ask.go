@@ -80,8 +80,8 @@ func (s *server) judge(a *answer, who subject.Subject, algorithm afalg.Algorithm
 }
 
 // request puts the facts about a caller into the words of the plan. CleanExec
-// stays unknown: whether somebody steers an executable can be told only where it
-// is started.
+// stays unknown: only where an executable is started can one see whether somebody
+// steers it.
 func (s *server) request(who subject.Subject) plan.Request {
 	r := plan.Request{
 		Binary: who.Binary, SHA256: who.SHA256, Claimed: who.Claimed,

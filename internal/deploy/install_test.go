@@ -65,7 +65,7 @@ func TestHardenBase(t *testing.T) {
 	}
 }
 
-// An installer is told of every container that would not start any more.
+// The installer lists every container that would not start any more.
 func TestUnconfinedIsRefused(t *testing.T) {
 	for u, want := range map[plan.Unconfined]bool{"": true, plan.Refuse: true, plan.LSM: true, plan.Harden: false, plan.Allow: false} {
 		if got := unconfinedOf(&plan.Plan{Unconfined: u, UnconfinedSaid: true}); got.Refused != want || !got.Said {

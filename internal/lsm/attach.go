@@ -173,11 +173,11 @@ func (all attached) pin() error {
 			return fmt.Errorf("pin %s: %w", name, err)
 		}
 	}
-	old, err := filepath.Glob(linkPin(Dir, "*"))
+	kept, err := pins()
 	if err != nil {
 		return err
 	}
-	for _, pin := range old {
+	for _, pin := range kept {
 		if _, keep := all[strings.TrimPrefix(filepath.Base(pin), "link_")]; !keep {
 			if err := os.Remove(pin); err != nil {
 				return err
@@ -186,3 +186,6 @@ func (all attached) pin() error {
 	}
 	return nil
 }
+
+// pins lists the pins of links: something decides while there are any.
+func pins() ([]string, error) { return filepath.Glob(linkPin(Dir, "*")) }

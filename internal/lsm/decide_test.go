@@ -146,8 +146,8 @@ func (w *world) request(containers []container) (guard.Question, plan.Request, *
 	var q guard.Question
 	var r plan.Request
 	r.Algorithm = afalg.Algorithm{Type: pick(w.Rand, afalg.Type("hash"), "skcipher", "aead", "has", ""), Name: pick(w.Rand, append(algorithmNames, "", "sha2566")...)}
-	put(q.Algorithm.Type[:], string(r.Algorithm.Type))
-	put(q.Algorithm.Name[:], r.Algorithm.Name)
+	guard.SetText(q.Algorithm.Type[:], string(r.Algorithm.Type))
+	guard.SetText(q.Algorithm.Name[:], r.Algorithm.Name)
 
 	flag := func(bit uint32, n int) bool {
 		if w.IntN(n) != 0 {
@@ -237,7 +237,7 @@ func (w *world) cgroups(q *guard.Question, r *plan.Request, containers []contain
 		} else {
 			q.Cgroup[i] = uint64(1000 + i)
 		}
-		put(q.Name[i][:], name)
+		guard.SetText(q.Name[i][:], name)
 	}
 	q.Levels = uint32(len(path))
 	r.Unit, _ = subject.UnitOf("0::/" + strings.Join(path, "/") + "\n")
@@ -250,12 +250,6 @@ func (w *world) cgroups(q *guard.Question, r *plan.Request, containers []contain
 		}
 	}
 	return inside
-}
-
-func put(to []int8, s string) {
-	for i := range s {
-		to[i] = int8(s[i])
-	}
 }
 
 // decided is what the reference says. The kernel half is stricter in one way: a
@@ -316,7 +310,7 @@ func compareDecisions(t *testing.T, plans int) {
 				}
 				var path []string
 				for l := range questions[i].Levels {
-					path = append(path, fmt.Sprint(str(questions[i].Name[l][:]), questions[i].Cgroup[l]))
+					path = append(path, fmt.Sprint(guard.Text(questions[i].Name[l][:]), questions[i].Cgroup[l]))
 				}
 				t.Fatalf("%v %v plan %d, request %d: the kernel says allowed %d, reached %d; Decide %v, %v\n%+v\n%+v\n%+v\n%+v",
 					one, path, seed, i, a.Allowed, a.Reached, wantAllowed, wantReached, requests[i], inside[i], questions[i].Facts, p.Rules)

@@ -21,7 +21,7 @@ func (h Host) Why(a Attachment) string {
 	return fmt.Sprintf("bpf is not among the active LSMs (%s), and the kernel's preemption is %s", active, h.Preemption)
 }
 
-// Gaps says what the kernel half cannot tell of a plan, and loads nothing. Where
+// Gaps returns the gaps that a load of a plan would have, and loads nothing. Where
 // this host cannot be asked, unasked says why: the gaps are then those of a host
 // that has all users and executables, and every feature.
 func Gaps(p *plan.Plan) (gaps []plan.Gap, unasked error, err error) {

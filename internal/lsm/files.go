@@ -59,6 +59,21 @@ func openFiles() ([]guard.OpenFile, error) {
 	return run(list)
 }
 
+// ownFiles are those of this process, by descriptor.
+func ownFiles() (map[int]table.File, error) {
+	all, err := openFiles()
+	if err != nil {
+		return nil, err
+	}
+	own := map[int]table.File{}
+	for _, f := range all {
+		if f.Process == uint32(os.Getpid()) {
+			own[int(f.Descriptor)] = table.File{Binary: f.File, ChangedSec: f.ChangedSec, ChangedNsec: f.ChangedNsec}
+		}
+	}
+	return own, nil
+}
+
 // run lists the files of this process, and all sockets of AF_ALG.
 func run(list *ebpf.Program) ([]guard.OpenFile, error) {
 	iter, err := link.AttachIter(link.IterOptions{Program: list})
@@ -101,33 +116,31 @@ func ask(p *plan.Plan) (table.Host, error) {
 // lookUp finds executables by their paths. A path that is no regular file, or
 // leads over a link, is that of no executable.
 func lookUp(paths map[string]bool, files map[string]table.File) error {
-	opened := map[uint32]string{}
+	opened := map[string]int{}
 	defer func() {
-		for fd := range opened {
-			unix.Close(int(fd))
+		for _, fd := range opened {
+			unix.Close(fd)
 		}
 	}()
 	for path := range paths {
-		fd, err := openExecutable(path)
-		if err == nil {
-			opened[uint32(fd)] = path
+		if fd, err := openExecutable(path); err == nil {
+			opened[path] = fd
 		}
 	}
 	if len(opened) == 0 {
 		return nil
 	}
-	seen, err := openFiles()
+	own, err := ownFiles()
 	if err != nil {
 		return err
 	}
-	for _, f := range seen {
-		path, ok := opened[f.Descriptor]
-		if !ok || f.Process != uint32(os.Getpid()) {
+	for path, fd := range opened {
+		file, ok := own[fd]
+		if !ok {
 			continue
 		}
-		file := table.File{Binary: f.File, ChangedSec: f.ChangedSec, ChangedNsec: f.ChangedNsec}
 		if paths[path] {
-			file.SHA256, _ = digest(int(f.Descriptor)) // without one no rule about the content holds
+			file.SHA256, _ = digest(fd) // without one no rule about the content holds
 		}
 		files[path] = file
 	}

@@ -115,10 +115,7 @@ func load(ctx context.Context, p *plan.Plan, o Options) (*State, []plan.Gap, err
 	s := &State{
 		Tool: o.Tool, Policy: o.Policy, Digest: p.Digest, Audit: o.Audit, Attachment: attachment, Generation: generation,
 		Families: familyBits(p), Programs: programsFor(n), Objects: guard.Digest(), Loaded: time.Now().UTC(),
-		Binaries: slices.Sorted(maps.Keys(names.Files)), Accepted: o.Accept,
-	}
-	for _, g := range gaps {
-		s.Gaps = append(s.Gaps, g.String())
+		Gaps: gaps, Binaries: slices.Sorted(maps.Keys(names.Files)), Accepted: o.Accept,
 	}
 	if before != nil {
 		s.Containers = living(before.Containers)
@@ -185,6 +182,10 @@ func (c *change) make(ctx context.Context) (err error) {
 	if err := os.MkdirAll(Dir, 0o700); err != nil {
 		return hosterr.Errorf("make the directory of pins: %w", err)
 	}
+	decided, err := pins()
+	if err != nil {
+		return err
+	}
 	m := openMaps(s)
 	fresh := m == nil
 	replace := fresh || !c.attachedAlready()
@@ -198,16 +199,23 @@ func (c *change) make(ctx context.Context) (err error) {
 		}
 	}
 	defer m.close()
+	if err := c.grant(m); err != nil {
+		return err
+	}
 	undo, err := c.swap(s, m, c.table)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if err != nil {
+		switch {
+		case err == nil:
+		case len(decided) == 0:
+			err = errors.Join(err, os.RemoveAll(Dir)) // nothing decided, and nothing is to stay
+		default:
 			err = errors.Join(err, undo())
 		}
 	}()
-	links := attached{}
+	var links attached
 	if replace {
 		if links, err = attach(s, m, c.needs, c.state.Families); err != nil {
 			return err
@@ -222,18 +230,18 @@ func (c *change) make(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := c.state.write(); err != nil {
-		return err
-	}
 	if fresh {
 		if err := m.pin(); err != nil {
 			return err
 		}
 	}
-	if len(links) > 0 {
+	if replace {
 		if err := links.pin(); err != nil {
 			return err
 		}
+	}
+	if err := c.state.write(); err != nil {
+		return err
 	}
 	return errors.Join(sweepGrants(m, c.state.Generation), sweepMarks(m))
 }
@@ -255,9 +263,6 @@ func (c *change) attachedAlready() bool {
 
 // swap puts a table into the slot. What it returns puts back the one before.
 func (c *change) swap(s *ebpf.CollectionSpec, m pinned, t *table.Table) (undo func() error, err error) {
-	if err := c.grant(m, t.Generation); err != nil {
-		return nil, err
-	}
 	next, err := fill(s.Maps["slot"].InnerMap, t)
 	if err != nil {
 		return nil, err
@@ -268,8 +273,8 @@ func (c *change) swap(s *ebpf.CollectionSpec, m pinned, t *table.Table) (undo fu
 		return nil, errors.Join(hosterr.Errorf("put the table in force: %w", err), closeMap(old))
 	}
 	return func() error {
-		if old == nil {
-			return nil
+		if old == nil { // as it was: everything is denied
+			return m["slot"].Delete(uint32(0))
 		}
 		defer old.Close()
 		return m["slot"].Put(uint32(0), old)
@@ -319,11 +324,11 @@ func newGeneration() (uint64, error) {
 	return binary.NativeEndian.Uint64(b[:]), err
 }
 
-// grant gives the containers of a load their rules in a table that is about to
+// grant gives the containers of a load their rules in the table that is about to
 // be in force, as far as the plan still has them.
-func (c *change) grant(m pinned, generation uint64) error {
+func (c *change) grant(m pinned) error {
 	for _, g := range c.state.Containers {
-		if err := grantTo(m["containers"], c.plan, generation, g); err != nil {
+		if err := grantTo(m["containers"], c.plan, c.state.Generation, g); err != nil {
 			return err
 		}
 	}

@@ -37,10 +37,12 @@ type probeAnswer struct {
 }
 
 func init() {
-	if os.Args[0] != probeName {
+	if len(os.Args) != 1 || os.Args[0] != probeName {
 		return
 	}
-	json.NewEncoder(os.Stdout).Encode(askKernel())
+	if json.NewEncoder(os.Stdout).Encode(askKernel()) != nil {
+		os.Exit(1)
+	}
 	os.Exit(0)
 }
 
@@ -96,14 +98,13 @@ func (c *change) probeDenied(ctx context.Context, copied *os.File, binary guard.
 	if err != nil {
 		return err
 	}
-	seen := usesOf(m["uses"], binary)
-	socket, ok := seen[guard.HookSocket]
+	allowed, ok := answersTo(m, binary)[guard.HookSocket]
 	switch want := unix.Errno(c.plan.SocketErrno.Number); {
 	case !ok:
-		return hosterr.Errorf("probe: %w: a socket of AF_ALG was recorded by none; nothing is in force", errNeverRuns)
-	case socket.allowed && !slices.ContainsFunc(c.plan.Rules, openToAll):
+		return hosterr.Errorf("probe: %w: a socket of AF_ALG was not recorded; nothing is in force", errNeverRuns)
+	case allowed && !slices.ContainsFunc(c.plan.Rules, openToAll):
 		return hosterr.Errorf("probe: an executable that no rule lists was allowed a socket")
-	case !socket.allowed && !c.state.Audit && a.Socket != want:
+	case !allowed && !c.state.Audit && a.Socket != want:
 		return hosterr.Errorf("probe: an executable that no rule lists met %v instead of %v; nothing is in force", a.Socket, want)
 	}
 	return nil
@@ -118,11 +119,11 @@ func (c *change) probeAllowed(ctx context.Context, copied *os.File, binary guard
 	if err != nil {
 		return err
 	}
-	seen := usesOf(m["uses"], binary)
-	if !seen[guard.HookSocket].allowed {
+	allowed := answersTo(m, binary)
+	if !allowed[guard.HookSocket] {
 		return hosterr.Errorf("probe: an executable that a rule lists was denied a socket (%v): the programs do not see which executable asks", a.Socket)
 	}
-	if a.Socket == 0 && !seen[guard.HookBind].allowed {
+	if a.Socket == 0 && !allowed[guard.HookBind] {
 		return hosterr.Errorf("probe: an executable that a rule lists was denied its algorithm (%v): the programs do not see the algorithm", a.Bind)
 	}
 	return nil
@@ -171,36 +172,19 @@ func ownCopy() (*os.File, error) {
 
 // keyOf finds how the programs see an open file.
 func keyOf(f *os.File) (table.File, error) {
-	all, err := openFiles()
+	all, err := ownFiles()
 	if err != nil {
 		return table.File{}, err
 	}
-	for _, o := range all {
-		if o.Process == uint32(os.Getpid()) && o.Descriptor == uint32(f.Fd()) {
-			return table.File{Binary: o.File, ChangedSec: o.ChangedSec, ChangedNsec: o.ChangedNsec}, nil
-		}
+	file, ok := all[int(f.Fd())]
+	if !ok {
+		return table.File{}, hosterr.Errorf("the kernel does not list an open file of this process")
 	}
-	return table.File{}, hosterr.Errorf("the kernel does not list an open file of this process")
+	return file, nil
 }
 
-type answered struct{ allowed bool }
-
-// usesOf returns the last answers to an executable, by hook.
-func usesOf(uses *ebpf.Map, binary guard.Binary) map[uint8]answered {
-	seen := map[uint8]answered{}
-	var u guard.Use
-	var times guard.Times
-	for all := uses.Iterate(); all.Next(&u, &times); {
-		if u.Binary == binary {
-			seen[u.Hook] = answered{u.Allowed != 0}
-		}
-	}
-	return seen
-}
-
-// forget takes the probe out of the record.
-func forget(m pinned, binary guard.Binary) {
-	var mine []guard.Use
+// usesOf returns what was recorded of an executable.
+func usesOf(m pinned, binary guard.Binary) (mine []guard.Use) {
 	var u guard.Use
 	var times guard.Times
 	for all := m["uses"].Iterate(); all.Next(&u, &times); {
@@ -208,7 +192,21 @@ func forget(m pinned, binary guard.Binary) {
 			mine = append(mine, u)
 		}
 	}
-	for _, u := range mine {
+	return mine
+}
+
+// answersTo returns whether an executable was allowed its calls, by hook.
+func answersTo(m pinned, binary guard.Binary) map[uint8]bool {
+	allowed := map[uint8]bool{}
+	for _, u := range usesOf(m, binary) {
+		allowed[u.Hook] = u.Allowed != 0
+	}
+	return allowed
+}
+
+// forget takes the probe out of the record.
+func forget(m pinned, binary guard.Binary) {
+	for _, u := range usesOf(m, binary) {
 		m["uses"].Delete(u)
 	}
 	m["trails"].Delete(binary)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/bounded"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
 // State is what a load writes down for the commands that follow. It decides
@@ -29,7 +30,7 @@ type State struct {
 	Programs   []string   `json:"programs"`
 	Objects    string     `json:"objects"` // what the programs were loaded from
 	Loaded     time.Time  `json:"loaded"`
-	Gaps       []string   `json:"gaps"`               // what the table cannot tell of the policy
+	Gaps       []plan.Gap `json:"gaps"`               // what the table cannot say of the policy
 	Accepted   []string   `json:"accepted,omitempty"` // names of wider ones
 	Binaries   []string   `json:"binaries"`
 	Containers []Grantee  `json:"containers,omitempty"`

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -59,7 +58,7 @@ func ReadStatus() (*Status, error) {
 	s := &Status{Host: h}
 	s.State, err = ReadState()
 	if errors.Is(err, ErrNotLoaded) {
-		if pins, _ := filepath.Glob(linkPin(Dir, "*")); len(pins) > 0 {
+		if kept, _ := pins(); len(kept) > 0 {
 			s.Faults = []string{stateFile() + " is gone, and programs are pinned: load the policy again"}
 		}
 		held, err := unpinned()

@@ -35,7 +35,7 @@ func sweepGrants(m pinned, generation uint64) error {
 func sweepMarks(m pinned) error {
 	cookies := map[uint64]uint64{}
 	var address uint64
-	var mark guard.LSMMark
+	var mark guard.Mark
 	for all := m["marks"].Iterate(); all.Next(&address, &mark); {
 		cookies[address] = mark.Cookie
 	}

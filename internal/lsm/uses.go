@@ -104,9 +104,16 @@ func namesOf(m pinned) names {
 
 // digest reads the files, if they are still those that asked.
 func (n names) digest() {
+	wanted := map[string]bool{}
+	for _, path := range n.paths {
+		wanted[path] = true
+	}
+	files := map[string]table.File{}
+	if lookUp(wanted, files) != nil {
+		return
+	}
 	for b, path := range n.paths {
-		files := map[string]table.File{}
-		if lookUp(map[string]bool{path: true}, files) == nil && files[path].Binary == b {
+		if files[path].Binary == b {
 			n.digests[b] = files[path].SHA256
 		}
 	}
@@ -115,9 +122,9 @@ func (n names) digest() {
 // verify looks the paths up: in each mount, since a trail ends at the root of
 // one.
 func (n names) verify(shown map[guard.Binary]string) {
-	wanted := map[string]bool{}
+	wanted, all := map[string]bool{}, mounts()
 	for _, p := range shown {
-		for _, mount := range mounts() {
+		for _, mount := range all {
 			wanted[filepath.Join(mount, p)] = false
 		}
 	}
@@ -152,7 +159,7 @@ func mounts() []string {
 func path(t guard.Trail) string {
 	var steps []string
 	for _, s := range t.Step {
-		if name := str(s[:]); name != "" {
+		if name := guard.Text(s[:]); name != "" {
 			steps = append(steps, name)
 		}
 	}
@@ -165,7 +172,7 @@ var calls = map[uint8]string{guard.HookSocket: "socket", guard.HookBind: "bind",
 func (n names) use(u guard.Use) Use {
 	one := Use{
 		Call:      calls[u.Hook],
-		Algorithm: afalg.Algorithm{Type: afalg.Type(str(u.Algorithm.Type[:])), Name: str(u.Algorithm.Name[:])},
+		Algorithm: afalg.Algorithm{Type: afalg.Type(guard.Text(u.Algorithm.Type[:])), Name: guard.Text(u.Algorithm.Name[:])},
 		Binary:    n.paths[u.Binary],
 		SHA256:    n.digests[u.Binary],
 		UID:       u.User,
@@ -178,19 +185,7 @@ func (n names) use(u guard.Use) Use {
 	}
 	var name guard.UnitName
 	if n.m["unit_names"].Lookup(u.Cgroup, &name) == nil {
-		one.Unit = strings.TrimPrefix(str(name.Name[:]), "_")
+		one.Unit = strings.TrimPrefix(guard.Text(name.Name[:]), "_")
 	}
 	return one
-}
-
-// str reads a text that ends with a NUL.
-func str(s []int8) string {
-	var b strings.Builder
-	for _, c := range s {
-		if c == 0 {
-			break
-		}
-		b.WriteByte(byte(c))
-	}
-	return b.String()
 }

@@ -39,11 +39,11 @@ type Options struct {
 type Outcome struct {
 	Spec   *Spec    // the spec to use; the one that was given, if nothing changes
 	Grants []string // the rules that the container holds
-	// Brokered tells that socketcall is left to the agent.
+	// Brokered means that socketcall is left to the agent.
 	Brokered bool
-	// Left tells that the kernel half decides about the grants, and no broker.
+	// Left means that the kernel half decides about the grants, and no broker.
 	Left bool
-	// Relies tells that the container starts only since the kernel half is in
+	// Relies means that the container starts only since the kernel half is in
 	// force.
 	Relies  bool
 	Refused []plan.Refusal

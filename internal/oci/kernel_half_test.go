@@ -99,8 +99,8 @@ func TestDecidedByTheKernelHalf(t *testing.T) {
 	}
 }
 
-// TestRegisters: the kernel half is told of whoever holds rules or relies on it,
-// and of whoever it would take for the host.
+// TestRegisters: whoever holds rules or relies on the kernel half is registered,
+// and whoever it would take for the host.
 func TestRegisters(t *testing.T) {
 	with := func(namespaces string) *Spec {
 		s, err := ReadSpec([]byte(`{"ociVersion": "1.0.2", "linux": {"namespaces": ` + namespaces + `}}`))

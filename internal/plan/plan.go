@@ -18,7 +18,7 @@ type Plan struct {
 	SocketErrno Errno
 	BindErrno   Errno
 	Families    []policy.Family // to close besides AF_ALG, by number
-	// ZeroCopy tells whether zero-copy into AF_ALG is denied: data that arrives
+	// ZeroCopy says whether zero-copy into AF_ALG is denied: data that arrives
 	// there by splice or sendfile. Only the kernel half can deny it, and does so in
 	// enforce unless the policy says false. The zero value means that no file
 	// says, and denies there.

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/afalg-policy/afalg-policy/internal/lsm"
@@ -67,9 +66,7 @@ func NewKernelHalf(command string, s *lsm.Status) *KernelHalf {
 	r.Policy, r.Digest, r.Tool, r.Since = loaded.Policy, loaded.Digest, loaded.Tool, loaded.Loaded.Format(time.RFC3339)
 	r.Attachment, r.Why = loaded.Attachment, s.Host.Why(loaded.Attachment)
 	r.Accepted, r.Containers = loaded.Accepted, loaded.Containers
-	for _, text := range loaded.Gaps {
-		r.Gaps = append(r.Gaps, gapOf(text))
-	}
+	r.Gaps = GapsOf(loaded.Gaps)
 	return r
 }
 
@@ -103,13 +100,6 @@ func unresolved(p *plan.Plan, found []string) (missing []string) {
 	}
 	slices.Sort(missing)
 	return slices.Compact(missing)
-}
-
-// gapOf reads what plan.Gap.String wrote.
-func gapOf(text string) Gap {
-	kind, rest, _ := strings.Cut(text, ": ")
-	name, text, _ := strings.Cut(rest, ": ")
-	return Gap{Kind: plan.GapKind(kind), Name: name, Text: text}
 }
 
 // Text writes it as one page: two tables, then what is wrong and what is missing
@@ -176,8 +166,7 @@ func (r *KernelHalf) answer() string {
 	return "the policy decides for every process of this host"
 }
 
-// KernelGaps is the result of explain --lsm: what the kernel half cannot tell of a
-// policy.
+// KernelGaps is the result of explain --lsm: the gaps of a policy in the kernel.
 type KernelGaps struct {
 	Header         // yes: it can be loaded
 	Policy  string `json:"policy"`
@@ -212,7 +201,7 @@ func (r *KernelGaps) Text(t *term.Printer) {
 	case r.Reason != "":
 		conclude(t, r.Verdict, "%s", r.Reason)
 	case len(r.Gaps) == 0:
-		conclude(t, r.Verdict, "the kernel half can tell all of policy %s", r.Policy)
+		conclude(t, r.Verdict, "the kernel half can express all of policy %s", r.Policy)
 	default:
 		conclude(t, r.Verdict, "policy %s can be loaded, with %s%s", r.Policy, term.Count(len(r.Gaps), "gap"), r.accepting())
 	}

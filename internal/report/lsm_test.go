@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/afalg-policy/afalg-policy/internal/kernel"
 	"github.com/afalg-policy/afalg-policy/internal/lsm"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
@@ -19,10 +20,10 @@ func statusOf(audit bool, faults ...string) *lsm.Status {
 	return &lsm.Status{
 		State: &lsm.State{
 			Policy: "/etc/p.yaml", Digest: "sha256:0", Tool: "afalg-policy 1", Audit: audit, Attachment: lsm.FmodRet, Loaded: loaded,
-			Gaps: []string{"stricter: iwd: /usr/libexec/iwd is not on this host: install it"}, Binaries: []string{"/usr/bin/a"},
+			Gaps: []plan.Gap{plan.Stricter.Gap("iwd", nil, "/usr/libexec/iwd is not on this host: install it")}, Binaries: []string{"/usr/bin/a"},
 			Containers: []lsm.Grantee{{ID: "c"}},
 		},
-		Host:   lsm.Host{LSMs: []string{"lockdown", "yama"}, Preemption: lsm.Voluntary},
+		Host:   lsm.Host{LSMs: []string{"lockdown", "yama"}, Preemption: kernel.PreemptVoluntary},
 		Faults: faults, Counters: map[string]uint64{"denied": 2, "allowed": 10},
 		Old: []lsm.Socket{{PID: 7, FD: 3, Operation: true, Shown: "/usr/bin/a"}, {PID: 8, FD: 4}},
 	}
@@ -91,8 +92,8 @@ func TestKernelGapsText(t *testing.T) {
 		report *KernelGaps
 		want   string
 	}{
-		"all":     {NewKernelGaps(p, nil, nil, nil), "verdict: yes: the kernel half can tell all of policy p\n"},
-		"unasked": {NewKernelGaps(p, nil, errors.New("no root"), nil), "not looked up: users, executables, and what this kernel has: no root\nverdict: yes: the kernel half can tell all of policy p\n"},
+		"all":     {NewKernelGaps(p, nil, nil, nil), "verdict: yes: the kernel half can express all of policy p\n"},
+		"unasked": {NewKernelGaps(p, nil, errors.New("no root"), nil), "not looked up: users, executables, and what this kernel has: no root\nverdict: yes: the kernel half can express all of policy p\n"},
 		"gaps":    {NewKernelGaps(p, gaps, nil, nil), "gap: stricter: a: b\ngap: wider: zero-copy: c\nverdict: yes: policy p can be loaded, with 2 gaps and --accept zero-copy\n"},
 		"no":      {NewKernelGaps(p, nil, nil, errors.New("too many rules")), "verdict: no: too many rules\n"},
 	} {

@@ -39,7 +39,7 @@ func grantedRules(p *plan.Plan, base *profile.Profile, broker bool, grants []str
 				"a static profile sees neither binary nor algorithm: AF_ALG is open whole to the whole workload"+plan.Steered(r)+"; give the rule to a workload of its own"))
 		case r.StrictExec:
 			gaps = append(gaps, plan.Stricter.Gap(r.Name, nil,
-				"the rule holds for nobody: it says strict-exec, and the broker cannot tell who steers an executable; only the kernel half can"))
+				"the rule holds for nobody: it says strict-exec, and the broker cannot see who steers an executable; only the kernel half can"))
 		}
 	}
 	return append(gaps, p.ZeroCopyGaps(opens)...), nil

@@ -203,7 +203,7 @@ func TestStrictExecGap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const nobody = "stricter: the rule holds for nobody: it says strict-exec, and the broker cannot tell who steers an executable; only the kernel half can"
+	const nobody = "stricter: the rule holds for nobody: it says strict-exec, and the broker cannot see who steers an executable; only the kernel half can"
 	for name, tt := range map[string]struct{ got, want string }{
 		"broker": {gapOf(brokered), nobody},
 		"run":    {gapOf(running), nobody},

@@ -24,6 +24,7 @@ type (
 	Container       = LSMContainer
 	Facts           = LSMFacts
 	Key             = LSMKey
+	Mark            = LSMMark
 	Meta            = LSMMeta
 	OpenFile        = LSMOpenFile
 	Question        = LSMQuestion
@@ -93,6 +94,29 @@ const (
 
 // ValueSize is the size of a value of a table: that of its largest kind.
 const ValueSize = unsafe.Sizeof(Meta{})
+
+// SetText writes a text with a NUL after it, and reports whether it fits.
+func SetText(to []int8, s string) bool {
+	if len(s) >= len(to) {
+		return false
+	}
+	for i := range len(s) {
+		to[i] = int8(s[i])
+	}
+	return true
+}
+
+// Text reads a text that ends with a NUL, or fills its place.
+func Text(from []int8) string {
+	b := make([]byte, 0, len(from))
+	for _, c := range from {
+		if c == 0 {
+			break
+		}
+		b = append(b, byte(c))
+	}
+	return string(b)
+}
 
 // Digest identifies the objects of this build.
 func Digest() string {

@@ -59,7 +59,6 @@ struct key {
 enum flag {
 	FLAG_AUDIT = 1,	    /* deny nothing, and record what would be denied */
 	FLAG_ZERO_COPY = 2, /* refuse zero-copy into AF_ALG */
-	FLAG_STRICT = 4,    /* some rule asks for a clean start of its executable */
 };
 
 struct meta {

@@ -171,7 +171,6 @@ struct socket {
 };
 
 struct sockaddr;
-struct page;
 
 struct msghdr {
 	unsigned int msg_flags;

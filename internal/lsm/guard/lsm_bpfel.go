@@ -87,7 +87,6 @@ type LSMFlag uint32
 const (
 	LSMFlagFLAG_AUDIT     LSMFlag = 1
 	LSMFlagFLAG_ZERO_COPY LSMFlag = 2
-	LSMFlagFLAG_STRICT    LSMFlag = 4
 )
 
 type LSMHook uint32

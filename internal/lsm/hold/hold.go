@@ -41,7 +41,7 @@ func After(loaded error) error {
 }
 
 // replace puts the new links into the store before it drops the old ones. The
-// manager removes by name, does not tell which names it has, and takes no open
+// manager removes by name, does not list the names it has, and takes no open
 // file twice: each name has descriptors of its own.
 func replace(m manager.Manager) error {
 	keep := func(name string) error {

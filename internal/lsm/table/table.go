@@ -139,7 +139,7 @@ func (c *compiler) rule(i int, r *policy.Rule) {
 func (c *compiler) algorithms(i int, r *policy.Rule) {
 	for _, a := range r.Algorithms {
 		k := guard.Key{Kind: guard.KindAlgorithm}
-		if a.Name != afalg.AnyName && !text(k.Algorithm.Name[:], a.Name) || !text(k.Algorithm.Type[:14], string(a.Type)) {
+		if a.Name != afalg.AnyName && !guard.SetText(k.Algorithm.Name[:], a.Name) || !guard.SetText(k.Algorithm.Type[:14], string(a.Type)) {
 			c.stricter(r, "%s: a bind cannot carry so long a name", a.Algorithm)
 			continue
 		}
@@ -237,11 +237,11 @@ func unitKey(unit string) (guard.Key, bool) {
 	if template := at > 0 && dot == at+1; !template {
 		k := guard.Key{Kind: guard.KindUnit}
 		b := (*[120]int8)(unsafe.Pointer(&k.Algorithm))
-		return k, len(unit) <= guard.MaxUnit && text(b[:], unit)
+		return k, len(unit) <= guard.MaxUnit && guard.SetText(b[:], unit)
 	}
 	k := guard.Key{Kind: guard.KindTemplate}
 	t := (*guard.Template)(unsafe.Pointer(&k.Algorithm))
-	return k, text(t.Prefix[:], unit[:dot]) && text(t.Type[:], unit[dot+1:])
+	return k, guard.SetText(t.Prefix[:], unit[:dot]) && guard.SetText(t.Type[:], unit[dot+1:])
 }
 
 // capabilities gives equal sets one entry.
@@ -269,17 +269,6 @@ func (c *compiler) capabilities(i int, r *policy.Rule) {
 	entry.Set = bits
 	set(&entry.Rules, i)
 	c.entries[k] = v
-}
-
-// text writes a text with a NUL after it, and reports whether it fits.
-func text(to []int8, s string) bool {
-	if len(s) >= len(to) {
-		return false
-	}
-	for i := range len(s) {
-		to[i] = int8(s[i])
-	}
-	return true
 }
 
 // Granted makes the set of the rules that a container holds.

@@ -84,7 +84,7 @@ func entry(k guard.Key, v Value) string {
 		return fmt.Sprintf("0 meta: generation %d, flags %d, answers %d %d, %d sets of capabilities; reach %s; without binary %s, user %s, unit %s, capability %s; strict %s",
 			m.Generation, m.Flags, m.SocketAnswer, m.BindAnswer, m.CapabilitySets, bits(m.Reach), bits(m.NoBinary), bits(m.NoUser), bits(m.NoUnit), bits(m.NoCapability), bits(m.Strict))
 	case guard.KindAlgorithm:
-		return fmt.Sprintf("algorithm %s:%s: %s", str(k.Algorithm.Type[:]), str(k.Algorithm.Name[:]), bits(*at[guard.Rules](&v)))
+		return fmt.Sprintf("algorithm %s:%s: %s", guard.Text(k.Algorithm.Type[:]), guard.Text(k.Algorithm.Name[:]), bits(*at[guard.Rules](&v)))
 	case guard.KindBinary:
 		b := at[guard.BinaryRules](&v)
 		return fmt.Sprintf("binary %d: any %s, content %s, changed %d, exact %d", (*guard.Binary)(unsafe.Pointer(&k.Algorithm)).Inode, bits(b.Any), bits(b.Content), b.ChangedSec, b.Exact)
@@ -92,10 +92,10 @@ func entry(k guard.Key, v Value) string {
 		return fmt.Sprintf("user %d: %s", *(*uint32)(unsafe.Pointer(&k.Algorithm)), bits(*at[guard.Rules](&v)))
 	case guard.KindUnit:
 		u := (*[120]int8)(unsafe.Pointer(&k.Algorithm))
-		return fmt.Sprintf("unit %s: %s", str(u[:]), bits(*at[guard.Rules](&v)))
+		return fmt.Sprintf("unit %s: %s", guard.Text(u[:]), bits(*at[guard.Rules](&v)))
 	case guard.KindTemplate:
 		u := (*guard.Template)(unsafe.Pointer(&k.Algorithm))
-		return fmt.Sprintf("template %s %s: %s", str(u.Prefix[:]), str(u.Type[:]), bits(*at[guard.Rules](&v)))
+		return fmt.Sprintf("template %s %s: %s", guard.Text(u.Prefix[:]), guard.Text(u.Type[:]), bits(*at[guard.Rules](&v)))
 	case guard.KindCapabilities:
 		c := at[guard.CapabilityRules](&v)
 		return fmt.Sprintf("capabilities %d: one of %#x: %s", k.Index, c.Set, bits(c.Rules))
@@ -111,17 +111,6 @@ func bits(r guard.Rules) string {
 		}
 	}
 	return "{" + strings.Join(set, " ") + "}"
-}
-
-func str(s []int8) string {
-	var b strings.Builder
-	for _, c := range s {
-		if c == 0 {
-			break
-		}
-		b.WriteByte(byte(c))
-	}
-	return b.String()
 }
 
 func hash(names ...string) (all policy.Algorithms) {
