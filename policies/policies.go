@@ -24,6 +24,13 @@ var reportSchema string
 // ReportSchema is the JSON Schema of the output of commands with --json.
 func ReportSchema() []byte { return []byte(reportSchema) }
 
+//go:embed presets/classes.yaml
+var classes string
+
+// Classes is the catalogue of the classes that a policy may deny, and of the
+// presets.
+func Classes() []byte { return []byte(classes) }
+
 const extension = ".yaml"
 
 // Names lists the shipped policies, sorted: "acvp", "baseline", …

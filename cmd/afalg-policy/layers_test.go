@@ -55,7 +55,7 @@ var layers = []layer{
 	{"internal/term", "text for people: tables and colours on a terminal, tabs elsewhere",
 		"printable", ""},
 	{"internal/policy", "text → validated policy; positions kept, all errors at once",
-		"afalg yamltext", "testing/fields"},
+		"afalg policies yamltext", "testing/fields"},
 	{"internal/plan", "policy and includes → plan; `Decide`, `Explain`",
 		"afalg bounded policies policy printable", "testing/fields"},
 	{"internal/filter/profile", "a seccomp profile in the formats of OCI, of Docker and of the Security Profiles Operator, and a config.json: the one reader, places for errors; bases",

@@ -21,6 +21,7 @@ type section struct {
 func sections() []section {
 	return []section{
 		{"policies", "policy", report.Policies},
+		{"presets", "preset", report.Presets},
 		{"targets", "target", listTargets},
 		{"routes", "route", report.Routes},
 	}
@@ -33,12 +34,15 @@ func newList(t *tui) *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "list [" + strings.Join(names, "|") + "]",
-		Short: "List the shipped policies, the targets and the routes",
+		Short: "List the shipped policies, presets, targets and routes",
 		Long: `List shows what there is: the policies that are shipped with the program, the
-targets that generate writes, and the routes by which a program can obtain an
-AF_ALG socket, with what each target does to them in a workload that holds no
-grant. Without an argument it shows all three.`,
+presets of classes that a policy may deny beside AF_ALG, each class with why,
+whom it breaks and where that is known from, the targets that generate writes,
+and the routes by which a program can obtain an AF_ALG socket, with what each
+target does to them in a workload that holds no grant. Without an argument it
+shows all of them.`,
 		Example: `  afalg-policy list policies
+  afalg-policy list presets
   afalg-policy list routes --json`,
 		ValidArgs: names,
 		Args: func(_ *cobra.Command, args []string) error {

@@ -43,6 +43,7 @@ func Differences(before, after *Plan) []Difference {
 		all = settings(before, after)
 	}
 	all = append(all, decided(before, after)...)
+	all = append(all, opened(before, after)...)
 	return append(all, held(before, after)...)
 }
 
@@ -50,7 +51,7 @@ func settings(before, after *Plan) (all []Difference) {
 	for _, s := range []struct{ key, old, new string }{
 		{"socket-errno", before.SocketErrno.Name, after.SocketErrno.Name},
 		{"bind-errno", before.BindErrno.Name, after.BindErrno.Name},
-		{"families", familyNames(before), familyNames(after)},
+		{"closed", closedNames(before), closedNames(after)},
 		{"zero-copy", zeroCopyWord(before), zeroCopyWord(after)},
 		{"unconfined", string(before.Unconfined.orRefuse()), string(after.Unconfined.orRefuse())},
 	} {
@@ -84,18 +85,30 @@ func lacking(list, other []string) []string {
 	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(other, s) })
 }
 
-func familyNames(p *Plan) string {
-	var names []string
-	for _, f := range p.Families {
-		names = append(names, f.Name)
-	}
-	if names == nil {
-		return "none"
-	}
-	return strings.Join(names, " ")
-}
+func closedNames(p *Plan) string { return cmp.Or(strings.Join(p.ClosedNames(), ", "), "none") }
 
 func zeroCopyWord(p *Plan) string { return cmp.Or(string(p.ZeroCopy), "not said") }
+
+// opened compares what rules allow of the denied classes.
+func opened(before, after *Plan) (all []Difference) {
+	was, is := openedTexts(before), openedTexts(after)
+	for _, text := range lacking(is, was) {
+		all = append(all, Difference{NowAllowed, text})
+	}
+	for _, text := range lacking(was, is) {
+		all = append(all, Difference{NowDenied, text})
+	}
+	return all
+}
+
+func openedTexts(p *Plan) (all []string) {
+	for _, r := range p.Rules {
+		for _, name := range OpenedBy([]policy.Rule{r}).Names() {
+			all = append(all, name+" for workloads that hold rule "+r.Name)
+		}
+	}
+	return all
+}
 
 // maxAsked bounds the questions about two plans.
 const maxAsked = 20_000

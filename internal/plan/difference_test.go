@@ -53,7 +53,7 @@ func TestDifferences(t *testing.T) {
 			{NowDenied, "hash:hmac(sha256), hash:hmac(sha512) for /usr/bin/kcapi-hasher, user root"}, {NowDenied, "hash:hmac(sha256), hash:hmac(sha512) for /usr/bin/sha512hmac, user root"}}},
 		{"a type that is open no more", `["*"]`, `["xts(aes)"]`, []Difference{{NowDenied, "every other skcipher for CAP_NET_ADMIN"}}},
 		{"everybody", "    units: [a.service, b.service]\n", "    anyone: true\n", []Difference{{NowAllowed, "aead:gcm(aes) for anyone"}}},
-		{"a family", "AF_RXRPC", "AF_RDS", []Difference{{NowChanged, "families: AF_RDS, was AF_RXRPC"}}},
+		{"a family", "AF_RXRPC", "AF_RDS", []Difference{{NowChanged, "closed: AF_RDS, was AF_RXRPC"}}},
 		{"errnos", "deny: {", "deny: {bind-errno: EACCES, socket-errno: EPERM, ", []Difference{
 			{NowChanged, "socket-errno: EPERM, was EAFNOSUPPORT"}, {NowChanged, "bind-errno: EACCES, was ENOENT"}}},
 		{"zero-copy", "deny: {", "deny: {zero-copy: false, ", []Difference{{NowChanged, "zero-copy: false, was not said"}}},

@@ -19,7 +19,9 @@ var everyField = `-- p --
 version: 1
 name: node
 include: [q]
-deny: {socket-errno: EPERM, families: [AF_RXRPC, AF_KEY], zero-copy: true}
+deny: {socket-errno: EPERM, families: [AF_RXRPC, AF_KEY], zero-copy: true, user-namespaces: true,
+  sockets: [{family: AF_PACKET, type: SOCK_RAW}, {family: AF_INET, protocol: 9}],
+  socket-options: [{level: SOL_TCP, option: TCP_ULP}]}
 allow:
   - rule: all
     binaries: [{path: /b, sha256: ` + hexB + `}, {path: /a, sha256: ` + hexA + `}]
@@ -28,6 +30,9 @@ allow:
     capabilities: [CAP_NET_ADMIN, CAP_BPF]
     units: [b.service, a.service]
     algorithms: {hash: [sha512, sha1], aead: ["gcm(aes)"]}
+    sockets: [{family: AF_INET6, protocol: 8}, {family: AF_PACKET, type: SOCK_RAW}]
+    socket-options: [{level: SOL_TCP, option: TCP_ULP}]
+    user-namespaces: true
 containers:
   unconfined: harden
   grants:
@@ -108,10 +113,14 @@ func TestFieldsAreShown(t *testing.T) {
 	exempt := besides(nil)
 	delete(exempt, ".Pos")
 	for path, reason := range map[string]string{
-		"Families[].Pos":           "a family is short enough to be found",
-		"Rules[].Binaries[].Pos":   "the rule's is shown",
-		"Rules[].Algorithms[].Pos": "the rule's is shown",
-		"Grants[].Rules[].Pos":     "the grant's is shown",
+		"Families[].Pos":              "a family is short enough to be found",
+		"Sockets[].Pos":               "so is a class",
+		"SocketOptions[].Pos":         "so is an option",
+		"Rules[].Sockets[].Pos":       "the rule's is shown",
+		"Rules[].SocketOptions[].Pos": "the rule's is shown",
+		"Rules[].Binaries[].Pos":      "the rule's is shown",
+		"Rules[].Algorithms[].Pos":    "the rule's is shown",
+		"Grants[].Rules[].Pos":        "the grant's is shown",
 	} {
 		exempt[path] = reason
 	}
@@ -192,13 +201,13 @@ func checkMerged[T any](t *testing.T, v T, exempt map[string]string) {
 	}
 }
 
-// Each list of a rule, except its algorithms, is a condition: it must hold, it is
+// Each list of a rule, except what it allows, is a condition: it must hold, it is
 // explained, and it says for whom the rule is.
 func TestListsOfARuleAreConditions(t *testing.T) {
 	full := mustLoad(t, "p", everyField).Rules[0]
 	for i := range reflect.TypeFor[policy.Rule]().NumField() {
 		f := reflect.TypeFor[policy.Rule]().Field(i)
-		if f.Type.Kind() != reflect.Slice || f.Name == "Algorithms" {
+		if f.Type.Kind() != reflect.Slice || slices.Contains([]string{"Algorithms", "Sockets", "SocketOptions"}, f.Name) {
 			continue
 		}
 		t.Run(f.Name, func(t *testing.T) {

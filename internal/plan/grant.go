@@ -42,7 +42,7 @@ func (p *Plan) GrantedKnown(names []string) (granted *Plan, unknown []string) {
 		left[name] = true
 	}
 	g := *p
-	g.Families = slices.Clone(p.Families)
+	g.Families, g.Sockets, g.SocketOptions = slices.Clone(p.Families), slices.Clone(p.Sockets), slices.Clone(p.SocketOptions)
 	g.Rules, g.Grants = nil, nil
 	for _, r := range p.Rules {
 		if left[r.Name] {

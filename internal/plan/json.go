@@ -23,10 +23,13 @@ type document struct {
 }
 
 type denyDocument struct {
-	SocketErrno string        `json:"socket-errno"`
-	BindErrno   string        `json:"bind-errno"`
-	Families    []string      `json:"families"`
-	ZeroCopy    policy.Choice `json:"zero-copy,omitempty"`
+	SocketErrno    string                `json:"socket-errno"`
+	BindErrno      string                `json:"bind-errno"`
+	Families       []string              `json:"families"`
+	Sockets        []policy.Socket       `json:"sockets,omitempty"`
+	SocketOptions  []policy.SocketOption `json:"socket-options,omitempty"`
+	UserNamespaces bool                  `json:"user-namespaces,omitempty"`
+	ZeroCopy       policy.Choice         `json:"zero-copy,omitempty"`
 }
 
 type containersDocument struct {
@@ -71,8 +74,11 @@ func digest(p *Plan) string {
 // document holds what the plan means, in copies of its lists.
 func (p *Plan) document() document {
 	doc := document{
-		Version:    version,
-		Deny:       denyDocument{p.SocketErrno.Name, p.BindErrno.Name, []string{}, p.ZeroCopy},
+		Version: version,
+		Deny: denyDocument{
+			SocketErrno: p.SocketErrno.Name, BindErrno: p.BindErrno.Name, Families: []string{}, Sockets: p.Sockets,
+			SocketOptions: p.SocketOptions, UserNamespaces: p.UserNamespaces, ZeroCopy: p.ZeroCopy,
+		},
 		Allow:      append([]policy.Rule{}, p.Rules...),
 		ExpectOpen: slices.Clone(p.ExpectOpen),
 	}

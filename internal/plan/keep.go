@@ -75,8 +75,11 @@ func read(at string, text []byte) (*Plan, error) {
 // policy is the plan as one file without includes.
 func (p *Plan) policy() *policy.Policy {
 	return &policy.Policy{
-		Name:       p.Name,
-		Deny:       policy.Deny{SocketErrno: p.SocketErrno.Name, BindErrno: p.BindErrno.Name, Families: p.Families, ZeroCopy: p.ZeroCopy},
+		Name: p.Name,
+		Deny: policy.Deny{
+			SocketErrno: p.SocketErrno.Name, BindErrno: p.BindErrno.Name, Families: p.Families, Sockets: p.Sockets,
+			SocketOptions: p.SocketOptions, UserNamespaces: p.UserNamespaces, ZeroCopy: p.ZeroCopy,
+		},
 		Rules:      p.Rules,
 		Containers: policy.Containers{Unconfined: string(p.Unconfined), Grants: p.Grants},
 		ExpectOpen: p.ExpectOpen,

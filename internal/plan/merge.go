@@ -15,7 +15,6 @@ func (l *loader) merge(root *file) *Plan {
 		Name:        root.Name,
 		SocketErrno: l.errno(root, "socket-errno", DefaultSocketErrno, func(p *policy.Policy) string { return p.Deny.SocketErrno }),
 		BindErrno:   l.errno(root, "bind-errno", DefaultBindErrno, func(p *policy.Policy) string { return p.Deny.BindErrno }),
-		Families:    l.families(),
 		ZeroCopy:    l.zeroCopy(root),
 		Rules:       l.rules(),
 		Unconfined:  l.unconfined(root),
@@ -24,6 +23,7 @@ func (l *loader) merge(root *file) *Plan {
 		Grants:         l.grants(),
 		ExpectOpen:     l.expected(),
 	}
+	l.classes(p)
 	p.Digest = digest(p)
 	return p
 }
@@ -60,15 +60,6 @@ func (l *loader) expected() []policy.Expected {
 		}
 	}
 	return sortedBy(slices.Values(all), compareMeaning)
-}
-
-// families unites the lists of all files, by number.
-func (l *loader) families() []policy.Family {
-	var all []policy.Family
-	for _, f := range l.order {
-		all = append(all, f.Deny.Families...)
-	}
-	return sortedBy(slices.Values(all), func(a, b policy.Family) int { return cmp.Compare(a.Number, b.Number) })
 }
 
 // errno returns the errno of a plan: the policy's own, else the one that all

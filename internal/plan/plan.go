@@ -3,8 +3,6 @@
 package plan
 
 import (
-	"slices"
-
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
@@ -17,7 +15,12 @@ type Plan struct {
 	Digest      string
 	SocketErrno Errno
 	BindErrno   Errno
-	Families    []policy.Family // to close besides AF_ALG, by number
+	Families    []policy.Family // to close besides AF_ALG, by number; those of presets too
+	// Sockets are the denied classes that are narrower than a family, none of them
+	// within another. SocketOptions and UserNamespaces are denied besides.
+	Sockets        []policy.Socket
+	SocketOptions  []policy.SocketOption
+	UserNamespaces bool
 	// ZeroCopy says whether zero-copy into AF_ALG is denied: data that arrives
 	// there by splice or sendfile. Only the kernel half can deny it, and does so in
 	// enforce unless the policy says false. The zero value means that no file
@@ -30,11 +33,6 @@ type Plan struct {
 	Grants         []policy.Grant // to containers; sorted, without equals
 	// ExpectOpen is for verify --all alone: no enforcement uses it.
 	ExpectOpen []policy.Expected // sorted, without equals
-}
-
-// Closes reports whether a plan closes a socket family besides AF_ALG.
-func (p *Plan) Closes(family uint32) bool {
-	return slices.ContainsFunc(p.Families, func(f policy.Family) bool { return f.Number == family })
 }
 
 // RefusesZeroCopy reports whether the kernel half refuses zero-copy into AF_ALG:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -67,7 +68,7 @@ func checkRuleName(s string) error {
 			return errors.New("a route has this name, and --accept takes both; choose another")
 		}
 	}
-	if s == GapZeroCopy || s == GapDecidedByLSM {
+	if slices.Contains([]string{GapZeroCopy, GapDecidedByLSM, GapSockets, GapSocketOptions, GapUserNamespaces}, s) {
 		return errors.New("a gap has this name, and --accept takes both; choose another")
 	}
 	return checkLength(s, MaxName)

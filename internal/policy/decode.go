@@ -43,7 +43,11 @@ func (d *decoder) deny(n *yaml.Node) Deny {
 	d.mapping(n, "deny", []field{
 		{"socket-errno", optional, func(n *yaml.Node) { deny.SocketErrno, _ = d.constant(n, "errno", afalg.Errnos()) }},
 		{"bind-errno", optional, func(n *yaml.Node) { deny.BindErrno, _ = d.constant(n, "errno", afalg.Errnos()) }},
+		{"presets", optional, func(n *yaml.Node) { deny.Presets = d.presets(n) }},
 		{"families", optional, func(n *yaml.Node) { deny.Families = d.families(n) }},
+		{"sockets", optional, func(n *yaml.Node) { deny.Sockets = d.sockets(n) }},
+		{"socket-options", optional, func(n *yaml.Node) { deny.SocketOptions = d.socketOptions(n) }},
+		{"user-namespaces", optional, func(n *yaml.Node) { deny.UserNamespaces = d.onlyTrue(n, "user-namespaces") }},
 		{"zero-copy", optional, func(n *yaml.Node) { deny.ZeroCopy = d.choice(n, "zero-copy") }},
 	})
 	return deny
@@ -91,9 +95,18 @@ func (d *decoder) rule(n *yaml.Node, names seenAt) Rule {
 		{"users", condition, func(n *yaml.Node) { r.Users = d.strings(n, "users", d.user) }},
 		{"capabilities", condition, func(n *yaml.Node) { r.Capabilities = d.strings(n, "capabilities", d.capability) }},
 		{"units", condition, func(n *yaml.Node) { r.Units = d.strings(n, "units", d.unit) }},
-		{"algorithms", required, func(n *yaml.Node) { r.Algorithms = d.algorithms(n) }},
+	}
+	opens := 0
+	opened := d.opened(&r)
+	for _, f := range opened {
+		read := f.read
+		f.read = func(n *yaml.Node) { opens++; read(n) }
+		fields = append(fields, f)
 	}
 	known, conditions := d.mapping(n, "a rule", fields)
+	if opens == 0 && known {
+		d.errorf(n, "the rule allows nothing: give %s", oneOf(keysOf(opened)))
+	}
 	if strictExec != nil && binaries == nil {
 		d.errorf(strictExec, "strict-exec is about the binaries of the rule, and it has none: give binaries, or remove strict-exec")
 	}
@@ -104,6 +117,16 @@ func (d *decoder) rule(n *yaml.Node, names seenAt) Rule {
 		d.errorf(n, `the rule names nobody: give %s, or write "anyone: true"`, oneOf(keysOf(fields, condition)))
 	}
 	return r
+}
+
+// opened are the keys of what a rule allows, of which it has one at least.
+func (d *decoder) opened(r *Rule) []field {
+	return []field{
+		{"algorithms", optional, func(n *yaml.Node) { r.Algorithms = d.algorithms(n) }},
+		{"sockets", optional, func(n *yaml.Node) { r.Sockets = d.sockets(n) }},
+		{"socket-options", optional, func(n *yaml.Node) { r.SocketOptions = d.socketOptions(n) }},
+		{"user-namespaces", optional, func(n *yaml.Node) { r.UserNamespaces = d.onlyTrue(n, "user-namespaces") }},
+	}
 }
 
 func (d *decoder) ruleName(n *yaml.Node, names seenAt) string {

@@ -13,6 +13,8 @@ func another(s string) string {
 		"EPERM": "EIO", "ENOENT": "EACCES", "AF_RXRPC": "AF_KEY", "AF_NETLINK": "AF_RDS", "CAP_NET_ADMIN": "CAP_KILL",
 		"0": "7", "1000": "1001", "harden": "lsm", "docker": "crio", "podman": "containerd", "broker": "", "lsm": "",
 		"true": "false", "hash": "rng", "skcipher": "aead", "rng": "hash", "*": "stdrng",
+		"page-cache": "unused", "NETLINK_XFRM": "NETLINK_AUDIT", "AF_CAN": "AF_BLUETOOTH", "1234": "1235", "SOCK_RAW": "SOCK_DGRAM",
+		"SOCK_DGRAM": "SOCK_STREAM", "SOL_TCP": "SOL_PACKET", "TCP_ULP": "TCP_REPAIR", "6": "7", "31": "32",
 	}
 	if word, ok := words[s]; ok {
 		return word
@@ -39,6 +41,10 @@ func TestFieldsArePrinted(t *testing.T) {
 	}
 	needed := map[string]string{
 		"Rules[].Anyone":                 "the rule names nobody without it",
+		"Deny.Sockets[].Family":          "the protocol goes with it",
+		"Rules[].Sockets[].Family":       "the protocol goes with it",
+		"Deny.SocketOptions[].Level":     "the option goes with it",
+		"Rules[].SocketOptions[].Level":  "the option goes with it",
 		"Containers.Grants[].Socketcall": "the grant gives nothing without it",
 	}
 	fields.Each(t, *p, another, exempt, func(t *testing.T, path string, changed Policy) {

@@ -25,7 +25,18 @@ include: ["builtin:baseline", "../site.yaml"]
 deny:
   socket-errno: EPERM
   bind-errno: ENOENT
+  presets: [page-cache]
   families: [AF_RXRPC, AF_NETLINK]
+  sockets:
+    - family: AF_NETLINK
+      protocol: NETLINK_XFRM
+    - family: AF_CAN
+      type: SOCK_RAW
+      protocol: "1234"
+  socket-options:
+    - level: SOL_TCP
+      option: TCP_ULP
+  user-namespaces: true
   zero-copy: true
 allow:
   - rule: fips-integrity-check
@@ -40,6 +51,14 @@ allow:
     algorithms:
       hash: ["hmac(sha512)", sha1]
       skcipher: ["adiantum(xchacha12,aes)"]
+    sockets:
+      - family: AF_NETLINK
+        type: SOCK_DGRAM
+        protocol: NETLINK_XFRM
+    socket-options:
+      - level: SOL_TCP
+        option: TCP_ULP
+    user-namespaces: true
   - rule: everyone
     anyone: true
     algorithms:

@@ -25,6 +25,10 @@ deny:
   bind-errno: ENOENT
   families: [AF_RXRPC, AF_ROUTE]
   zero-copy: true
+  presets: [page-cache]
+  sockets: [{family: AF_NETLINK, protocol: 6}, {family: AF_CAN, protocol: 1234, type: SOCK_RAW}]
+  socket-options: [{level: SOL_TCP, option: TCP_ULP}]
+  user-namespaces: true
 allow:
   - rule: fips-integrity-check
     binaries:
@@ -38,6 +42,9 @@ allow:
     algorithms:
       skcipher: ["adiantum(xchacha12,aes)"]
       hash: ["hmac(sha512)", sha1]
+    sockets: [{family: AF_NETLINK, type: SOCK_DGRAM, protocol: NETLINK_XFRM}]
+    socket-options: [{level: 6, option: 31}]
+    user-namespaces: true
   - rule: everyone
     anyone: true
     algorithms: {rng: ["*"]}
@@ -81,34 +88,44 @@ func TestParse(t *testing.T) {
 			BindErrno:   "ENOENT",
 			Families:    []Family{{"AF_RXRPC", 33, at(8, 14)}, {"AF_NETLINK", 16, at(8, 24)}},
 			ZeroCopy:    Yes,
+			Presets:     []Preset{{"page-cache", at(10, 13)}},
+			Sockets: []Socket{
+				{Family: "AF_NETLINK", Protocol: "NETLINK_XFRM", Pos: at(11, 13)},
+				{Family: "AF_CAN", Type: "SOCK_RAW", Protocol: "1234", Pos: at(11, 48)},
+			},
+			SocketOptions:  []SocketOption{{"SOL_TCP", "TCP_ULP", at(12, 20)}},
+			UserNamespaces: true,
 		},
 		Rules: []Rule{{
 			Name: "fips-integrity-check",
-			Pos:  at(11, 5),
+			Pos:  at(15, 5),
 			Binaries: []Binary{
-				{"/usr/bin/kcapi-hasher", digest, at(13, 9)},
-				{"/opt/with space/ünï", "", at(15, 9)},
+				{"/usr/bin/kcapi-hasher", digest, at(17, 9)},
+				{"/opt/with space/ünï", "", at(19, 9)},
 			},
 			StrictExec:   true,
 			Users:        []string{"root", "0", "1000"},
 			Capabilities: []string{"CAP_NET_ADMIN"},
 			Units:        []string{"dracut-pre-pivot.service"},
 			Algorithms: []Algorithm{
-				alg(afalg.Hash, "hmac(sha512)", 22, 14),
-				alg(afalg.Hash, "sha1", 22, 30),
-				alg(afalg.Skcipher, "adiantum(xchacha12,aes)", 21, 18),
+				alg(afalg.Hash, "hmac(sha512)", 26, 14),
+				alg(afalg.Hash, "sha1", 26, 30),
+				alg(afalg.Skcipher, "adiantum(xchacha12,aes)", 25, 18),
 			},
+			Sockets:        []Socket{{Family: "AF_NETLINK", Type: "SOCK_DGRAM", Protocol: "NETLINK_XFRM", Pos: at(27, 15)}},
+			SocketOptions:  []SocketOption{{"SOL_TCP", "TCP_ULP", at(28, 22)}},
+			UserNamespaces: true,
 		}, {
 			Name:       "everyone",
-			Pos:        at(23, 5),
+			Pos:        at(30, 5),
 			Anyone:     true,
-			Algorithms: []Algorithm{alg(afalg.RNG, "*", 25, 24)},
+			Algorithms: []Algorithm{alg(afalg.RNG, "*", 32, 24)},
 		}},
 		Containers: Containers{
 			Unconfined: "harden",
 			Grants: []Grant{{
-				Pos:         at(29, 7),
-				Rules:       []GrantedRule{{"fips-integrity-check", at(29, 15)}, {"everyone", at(29, 37)}},
+				Pos:         at(36, 7),
+				Rules:       []GrantedRule{{"fips-integrity-check", at(36, 15)}, {"everyone", at(36, 37)}},
 				Platforms:   []string{"podman", "docker"},
 				Names:       []string{"web.1", "a_b"},
 				Images:      []string{"sha256:" + digest},
@@ -118,25 +135,25 @@ func TestParse(t *testing.T) {
 				Annotations: map[string]string{"example.com/role": "crypto"},
 				DecidedBy:   "lsm",
 			}, {
-				Pos:   at(39, 7),
-				Rules: []GrantedRule{{"of-an-include", at(39, 16)}},
+				Pos:   at(46, 7),
+				Rules: []GrantedRule{{"of-an-include", at(46, 16)}},
 				Names: []string{"b"}, Socketcall: "broker",
 			}, {
-				Pos:        at(40, 7),
+				Pos:        at(47, 7),
 				Socketcall: "broker",
 				Names:      []string{"c"},
 				Builds:     true,
 			}},
 		},
 		ExpectOpen: []Expected{{
-			Pos: at(42, 5), Reason: "what the host runs: #1", OutsideContainers: true,
+			Pos: at(49, 5), Reason: "what the host runs: #1", OutsideContainers: true,
 			Units: []string{"cron.service"}, Binaries: []string{"/usr/sbin/cron"},
 		}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("policy (-want +got):\n%s", diff)
 	}
-	if got, want := warningText(warnings), `dir/p.yaml:25:24: "*" opens every rng that a kernel has or will have`; got != want {
+	if got, want := warningText(warnings), `dir/p.yaml:32:24: "*" opens every rng that a kernel has or will have`; got != want {
 		t.Errorf("warnings:\n%s\nwant:\n%s", got, want)
 	}
 }

@@ -5,6 +5,7 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 )
@@ -64,8 +65,69 @@ func (i Include) String() string { return i.Name }
 type Deny struct {
 	SocketErrno string   `json:"socket-errno,omitempty"`
 	BindErrno   string   `json:"bind-errno,omitempty"`
+	Presets     []Preset `json:"presets,omitempty"`
 	Families    []Family `json:"families,omitempty"`
-	ZeroCopy    Choice   `json:"zero-copy,omitempty"`
+	// Sockets, SocketOptions and UserNamespaces are denied classes besides whole
+	// families.
+	Sockets        []Socket       `json:"sockets,omitempty"`
+	SocketOptions  []SocketOption `json:"socket-options,omitempty"`
+	UserNamespaces bool           `json:"user-namespaces,omitempty"` // nobody makes one
+	ZeroCopy       Choice         `json:"zero-copy,omitempty"`
+}
+
+// Preset names a set of denied classes.
+type Preset struct {
+	Name string
+	Pos  Pos
+}
+
+func (p Preset) String() string { return p.Name }
+
+// MarshalText writes the name.
+func (p Preset) MarshalText() ([]byte, error) { return []byte(p.Name), nil }
+
+// Socket is a class of sockets, by the kernel's names. What is not given is any.
+type Socket struct {
+	Family   string `json:"family"`
+	Type     string `json:"type,omitempty"`
+	Protocol string `json:"protocol,omitempty"` // a name, or a decimal number that has none
+	Pos      Pos    `json:"-"`
+}
+
+// Class returns the class in numbers. A socket that Parse did not return may be
+// the zero class.
+func (s Socket) Class() afalg.Sockets {
+	var c afalg.Sockets
+	c.Family, _ = afalg.FamilyByName(s.Family)
+	c.Type, _ = afalg.SocketTypeByName(s.Type)
+	if s.Protocol != "" {
+		c.HasProtocol = true
+		c.Protocol = numberOf(s.Protocol, func(name string) (uint32, bool) { return afalg.ProtocolByName(c.Family, name) })
+	}
+	return c
+}
+
+// SocketOption is an option of setsockopt(2), by the kernel's names.
+type SocketOption struct {
+	Level  string `json:"level"`  // a name, or a decimal number that has none
+	Option string `json:"option"` // the same
+	Pos    Pos    `json:"-"`
+}
+
+// Numbers returns the option in numbers.
+func (o SocketOption) Numbers() afalg.SocketOption {
+	level := numberOf(o.Level, afalg.OptionLevelByName)
+	option := numberOf(o.Option, func(name string) (uint32, bool) { return afalg.SocketOptionByName(level, name) })
+	return afalg.SocketOption{Level: level, Option: option}
+}
+
+// numberOf reads a name, or a number.
+func numberOf(text string, byName func(string) (uint32, bool)) uint32 {
+	if n, ok := byName(text); ok {
+		return n
+	}
+	n, _ := strconv.ParseUint(text, 10, 31)
+	return uint32(n)
 }
 
 // Choice is true or false. The zero value means that the file does not say.
@@ -89,6 +151,14 @@ func (c Choice) MarshalJSON() ([]byte, error) {
 // No rule has it, since --accept takes both.
 const GapZeroCopy = "zero-copy"
 
+// The names of the gaps of targets that cannot close a class of sockets that is
+// narrower than a family, a socket option, or user namespaces. No rule has them.
+const (
+	GapSockets        = "sockets"
+	GapSocketOptions  = "socket-options"
+	GapUserNamespaces = "user-namespaces"
+)
+
 // Family is a further socket family to close: its constant's name and number.
 type Family struct {
 	Name   string
@@ -110,7 +180,16 @@ type Rule struct {
 	Users        []string   `json:"users,omitempty"`        // a name, or a decimal uid
 	Capabilities []string   `json:"capabilities,omitempty"` // "CAP_NET_ADMIN"
 	Units        []string   `json:"units,omitempty"`        // "iwd.service"; the template "x@.service" stands for its instances
-	Algorithms   Algorithms `json:"algorithms"`             // at least one; by type, then in the order of the file
+	Algorithms   Algorithms `json:"algorithms,omitempty"`   // by type, then in the order of the file
+	// What deny closes, and the rule allows. A rule has one of these or an algorithm.
+	Sockets        []Socket       `json:"sockets,omitempty"`
+	SocketOptions  []SocketOption `json:"socket-options,omitempty"`
+	UserNamespaces bool           `json:"user-namespaces,omitempty"`
+}
+
+// OpensClasses reports whether the rule allows a denied class.
+func (r Rule) OpensClasses() bool {
+	return len(r.Sockets) > 0 || len(r.SocketOptions) > 0 || r.UserNamespaces
 }
 
 // Binary is an executable, by the path that the kernel shows for it.

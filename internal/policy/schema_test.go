@@ -59,7 +59,11 @@ var (
 	denyProperties = []property{
 		{"socket-errno", "What socket() fails with; EAFNOSUPPORT by default, as in a kernel without AF_ALG.", errnoShape{}, 0},
 		{"bind-errno", "What bind() fails with; ENOENT by default, as in a kernel without the algorithm.", errnoShape{}, 0},
+		{"presets", "Named sets of classes to close, to everybody: see list presets.", []presetShape{}, 0},
 		{"families", "Further socket families to close, to everybody.", []familyShape{}, 0},
+		{"sockets", "Further classes of sockets to close, to everybody. What is not given is any.", []Socket{}, 0},
+		{"socket-options", "Socket options that nobody may set.", []SocketOption{}, 0},
+		{"user-namespaces", "True if nobody may make a user namespace.", trueShape{}, 0},
 		{"zero-copy", "Whether zero-copy into AF_ALG is refused; only the kernel half can, and refuses it unless this is false.", choiceShape{}, 0},
 	}
 	ruleProperties = []property{
@@ -71,6 +75,18 @@ var (
 		{"capabilities", "Condition: one of these capabilities in the initial user namespace.", []capabilityShape{}, 0},
 		{"units", "Condition: one of these systemd units.", []unitShape{}, 0},
 		{"algorithms", "The algorithms, by type and exact name.", nil, 0},
+		{"sockets", "Classes of sockets that deny closes, open to a workload that holds the rule as a grant.", []Socket{}, 0},
+		{"socket-options", "Socket options that deny closes, open to such a workload.", []SocketOption{}, 0},
+		{"user-namespaces", "True if such a workload may make user namespaces.", trueShape{}, 0},
+	}
+	socketProperties = []property{
+		{"family", "The socket family, as in the kernel's header.", familyShape{}, 0},
+		{"type", "The socket type.", socketTypeShape{}, 0},
+		{"protocol", "The protocol, by the kernel's name or its number.", constantShape{}, 0},
+	}
+	optionProperties = []property{
+		{"level", "The level of setsockopt, by the kernel's name or its number.", constantShape{}, 0},
+		{"option", "The option of that level, by the kernel's name or its number.", constantShape{}, 0},
 	}
 	binaryProperties = []property{
 		{"path", "The executable itself, not a symbolic link to it.", pathShape{}, 0},
@@ -97,25 +113,35 @@ var (
 
 // The generator asks a type for the shape of each of its keys, and then lets it
 // finish its schema.
-func (Policy) JSONSchemaProperty(key string) any     { return shapeOf(policyProperties, key) }
-func (Deny) JSONSchemaProperty(key string) any       { return shapeOf(denyProperties, key) }
-func (Rule) JSONSchemaProperty(key string) any       { return shapeOf(ruleProperties, key) }
-func (Binary) JSONSchemaProperty(key string) any     { return shapeOf(binaryProperties, key) }
-func (Containers) JSONSchemaProperty(key string) any { return shapeOf(containersProperties, key) }
-func (Grant) JSONSchemaProperty(key string) any      { return shapeOf(grantProperties, key) }
-func (Expected) JSONSchemaProperty(key string) any   { return shapeOf(expectedProperties, key) }
+func (Policy) JSONSchemaProperty(key string) any       { return shapeOf(policyProperties, key) }
+func (Deny) JSONSchemaProperty(key string) any         { return shapeOf(denyProperties, key) }
+func (Rule) JSONSchemaProperty(key string) any         { return shapeOf(ruleProperties, key) }
+func (Binary) JSONSchemaProperty(key string) any       { return shapeOf(binaryProperties, key) }
+func (Socket) JSONSchemaProperty(key string) any       { return shapeOf(socketProperties, key) }
+func (SocketOption) JSONSchemaProperty(key string) any { return shapeOf(optionProperties, key) }
+func (Containers) JSONSchemaProperty(key string) any   { return shapeOf(containersProperties, key) }
+func (Grant) JSONSchemaProperty(key string) any        { return shapeOf(grantProperties, key) }
+func (Expected) JSONSchemaProperty(key string) any     { return shapeOf(expectedProperties, key) }
 
-func (Policy) JSONSchemaExtend(s *generator.Schema)     { annotate(s, policyProperties) }
-func (Deny) JSONSchemaExtend(s *generator.Schema)       { annotate(s, denyProperties) }
-func (Binary) JSONSchemaExtend(s *generator.Schema)     { annotate(s, binaryProperties) }
-func (Containers) JSONSchemaExtend(s *generator.Schema) { annotate(s, containersProperties) }
+func (Policy) JSONSchemaExtend(s *generator.Schema)       { annotate(s, policyProperties) }
+func (Deny) JSONSchemaExtend(s *generator.Schema)         { annotate(s, denyProperties) }
+func (Binary) JSONSchemaExtend(s *generator.Schema)       { annotate(s, binaryProperties) }
+func (Socket) JSONSchemaExtend(s *generator.Schema)       { annotate(s, socketProperties) }
+func (SocketOption) JSONSchemaExtend(s *generator.Schema) { annotate(s, optionProperties) }
+func (Containers) JSONSchemaExtend(s *generator.Schema)   { annotate(s, containersProperties) }
 
-// A rule names somebody, as Parse demands.
+// A rule names somebody and allows something, as Parse demands.
 func (Rule) JSONSchemaExtend(s *generator.Schema) {
 	annotate(s, ruleProperties)
 	anyone := generator.NewProperties()
 	anyone.Set("anyone", &generator.Schema{Const: true})
-	s.AnyOf = append([]*generator.Schema{{Required: []string{"anyone"}, Properties: anyone}}, oneRequired(s, "anyone", "strict-exec")...)
+	opens := []string{"algorithms", "sockets", "socket-options", "user-namespaces"}
+	s.AnyOf = append([]*generator.Schema{{Required: []string{"anyone"}, Properties: anyone}}, oneRequired(s, append(opens, "anyone", "strict-exec")...)...)
+	var open []*generator.Schema
+	for _, key := range opens {
+		open = append(open, &generator.Schema{Required: []string{key}})
+	}
+	s.AllOf = []*generator.Schema{{AnyOf: open}}
 	s.DependentRequired = map[string][]string{"strict-exec": {"binaries"}}
 }
 
@@ -184,6 +210,9 @@ type (
 	errnoShape      struct{}
 	familyShape     struct{}
 	capabilityShape struct{}
+	presetShape     struct{}
+	socketTypeShape struct{}
+	constantShape   struct{}
 	unconfinedShape struct{}
 	socketcallShape struct{}
 	decidedByShape  struct{}
@@ -224,6 +253,15 @@ func (capabilityShape) JSONSchema() *generator.Schema {
 
 func (familyShape) JSONSchema() *generator.Schema {
 	return enum(slices.DeleteFunc(afalg.Families(), func(f string) bool { return f == "AF_ALG" }))
+}
+
+func (presetShape) JSONSchema() *generator.Schema     { return enum(Presets()) }
+func (socketTypeShape) JSONSchema() *generator.Schema { return enum(afalg.SocketTypes()) }
+
+// The schema sees a name or a number; which names there are is Parse's.
+func (constantShape) JSONSchema() *generator.Schema {
+	number := &generator.Schema{Type: "integer", Minimum: "0", Maximum: json.Number("2147483647")}
+	return &generator.Schema{OneOf: []*generator.Schema{pattern(`^[A-Z][A-Z0-9_]*$`, 64), number}}
 }
 
 func (unitShape) JSONSchema() *generator.Schema {

@@ -49,8 +49,11 @@ func (c *Check) Text(t *term.Printer) {
 	t.Printf("policy %s is valid: %s", p.Name, term.Count(len(p.Rules), "rule"))
 	t.Printf("digest %s", p.Digest)
 	t.Printf("denied sockets get %s, denied binds %s", p.SocketErrno.Name, p.BindErrno.Name)
-	if len(p.Families) > 0 {
-		t.Printf("closed besides AF_ALG: %s", familyNames(p))
+	if closed := p.ClosedNames(); closed != nil {
+		t.Printf("closed besides AF_ALG: %s", strings.Join(closed, ", "))
+	}
+	for _, b := range p.Breaks() {
+		t.Printf("closing %s is known to break: %s", b.Class, b.Who)
 	}
 	switch p.ZeroCopy {
 	case policy.Yes:
@@ -72,14 +75,6 @@ func (c *Check) Text(t *term.Printer) {
 	for _, e := range p.ExpectOpen {
 		t.Printf("expected to be open by verify --all: %s (%s)", e.Reason, e.Pos)
 	}
-}
-
-func familyNames(p *plan.Plan) string {
-	var names []string
-	for _, f := range p.Families {
-		names = append(names, f.Name)
-	}
-	return strings.Join(names, ", ")
 }
 
 // showContainers says nothing for a policy that says nothing of containers.

@@ -77,6 +77,32 @@ func Policies() ([]Item, error) {
 	return items, nil
 }
 
+// Presets lists the presets, each followed by its classes, and then the known
+// classes that no preset has.
+func Presets() ([]Item, error) {
+	var items []Item
+	for _, p := range policy.PresetInfos() {
+		items = append(items, Item{Name: p.Name, Text: p.Summary})
+		for _, c := range policy.ClassesOf(p.Name) {
+			items = append(items, Item{Name: p.Name + ": " + c.String(), Text: aboutClass(c)})
+		}
+	}
+	for _, c := range policy.Classes() {
+		if len(c.Presets) == 0 {
+			items = append(items, Item{Name: "no preset: " + c.String(), Text: aboutClass(c)})
+		}
+	}
+	return items, nil
+}
+
+func aboutClass(c policy.Class) string {
+	text := c.Why
+	if c.Breaks != "" {
+		text += " Closing it breaks: " + c.Breaks
+	}
+	return text + " (" + c.Source + ")"
+}
+
 // Routes lists the routes, with what each target does to them.
 func Routes() ([]Item, error) {
 	var items []Item
