@@ -36,7 +36,7 @@ type target struct {
 
 // targets lists the targets by name.
 func targets() []target {
-	return []target{appArmorTarget(), ociTarget(), seccompTarget(), systemdTarget(), tetragonTarget()}
+	return []target{appArmorTarget(), ociTarget(), seccompTarget(), selinuxTarget(), systemdTarget(), tetragonTarget()}
 }
 
 const generateLong = `Generate renders a policy to a target. Each target says on standard error what
@@ -60,7 +60,7 @@ or of the wrong kind is refused.`
 func newGenerate(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "generate",
-		Short: "Render a policy to seccomp, OCI, systemd, AppArmor or Tetragon",
+		Short: "Render a policy to what a runtime, systemd or a kernel enforces",
 		Long:  generateLong,
 		Example: `  afalg-policy generate seccomp builtin:fips -o seccomp.json
   afalg-policy generate systemd policy.yaml -o out`,
@@ -135,20 +135,27 @@ func unique(names []string) []string {
 }
 
 func checkGrants(p *plan.Plan, grants []string) error {
+	for _, grant := range grants {
+		if err := checkRule(p, "--grant", grant); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkRule refuses a rule that the policy does not have.
+func checkRule(p *plan.Plan, flag, name string) error {
 	var names []string
 	for _, r := range p.Rules {
 		names = append(names, r.Name)
 	}
-	for _, grant := range grants {
-		if slices.Contains(names, grant) {
-			continue
-		}
-		if len(names) == 0 {
-			return usagef("--grant %s: policy %s has no rules", grant, p.Name)
-		}
-		return usagef("--grant %s: policy %s has no such rule; it has %s", grant, p.Name, strings.Join(names, ", "))
+	switch {
+	case slices.Contains(names, name):
+		return nil
+	case len(names) == 0:
+		return usagef("%s %s: policy %s has no rules", flag, name, p.Name)
 	}
-	return nil
+	return usagef("%s %s: policy %s has no such rule; it has %s", flag, name, p.Name, strings.Join(names, ", "))
 }
 
 // showGaps writes what the output cannot express, with the routes it is about.

@@ -17,16 +17,21 @@ const commentWidth = 78
 // the gaps. Each paragraph is wrapped; none can leave its comment, whatever
 // the names in it hold.
 func (c Common) header(p *plan.Plan, notes []string, gaps []plan.Gap) string {
+	return c.headerAs("# ", p, notes, gaps)
+}
+
+// headerAs is header in a format whose comments begin in another way.
+func (c Common) headerAs(mark string, p *plan.Plan, notes []string, gaps []plan.Gap) string {
 	var b strings.Builder
-	comment(&b, "# ", "# ", c.provenance(p))
+	comment(&b, mark, mark, c.provenance(p))
 	for _, note := range notes {
-		comment(&b, "# ", "# ", note)
+		comment(&b, mark, mark, note)
 	}
 	if len(gaps) > 0 {
-		comment(&b, "# ", "# ", "What this file cannot express of the policy:")
+		comment(&b, mark, mark, "What this file cannot express of the policy:")
 	}
 	for _, g := range gaps {
-		comment(&b, "# - ", "#   ", g.String())
+		comment(&b, mark+"- ", mark+"  ", g.String())
 	}
 	return b.String()
 }

@@ -24,6 +24,7 @@ var fixedGaps = map[string][]plan.Gap{
 	"apparmor": appArmorGaps,
 	"oci":      nil,
 	"seccomp":  nil,
+	"selinux":  selinuxGaps,
 	"systemd":  systemdGaps,
 	"tetragon": tetragonGaps,
 }

@@ -29,6 +29,7 @@ func plainOutputs(t *testing.T) (files map[string][]File, gaps map[string][]plan
 			return OCI(p, config(t, []byte(`{"ociVersion": "1.2.0", "linux": {}}`)), filters)
 		},
 		"seccomp":  func() ([]File, []plan.Gap, error) { return Seccomp(p, filters) },
+		"selinux":  func() ([]File, []plan.Gap, error) { return SELinux(p, SELinuxOptions{}) },
 		"systemd":  func() ([]File, []plan.Gap, error) { return Systemd(p, SystemdOptions{Show: freeUnits}) },
 		"tetragon": func() ([]File, []plan.Gap, error) { return Tetragon(p, TetragonOptions{Common: preempted()}) },
 	} {

@@ -85,23 +85,24 @@ granted one from builtin:fips with --grant.`,
 
 // otherRoutes has the result of each route under the other targets.
 var otherRoutes = grid{
-	title: "systemd units, and AppArmor without seccomp",
+	title: "systemd units, and AppArmor or SELinux without seccomp",
 	text: `The units have the drop-ins that ` + "`afalg-policy generate systemd`" + ` writes for every
 service, for a service that holds a rule, and for one that lists its own
 address families (AF_ALG among them); one unit is left out by --except. There,
 SIGSYS meets calls of another ABI. AppArmor is the container profile, and a
-program's own profile that includes the abstraction.`,
+program's own profile that includes the abstraction. SELinux is the module with
+deny rules, and the one with constraints, under a policy that allows everything.`,
 	rows:    "route",
-	columns: []string{"unit left out", "unit", "unit with a grant", "unit with a list", "AppArmor, container", "AppArmor, program"},
+	columns: []string{"unit left out", "unit", "unit with a grant", "unit with a list", "AppArmor, container", "AppArmor, program", "SELinux", "SELinux, domain with the rule"},
 	cells: []cells{
-		{"socket", []string{"open", "EAFNOSUPPORT", "open", "EAFNOSUPPORT", "EACCES", "EACCES"}},
-		{"socket-highbits", []string{"open", "EAFNOSUPPORT*", "EAFNOSUPPORT*", "EAFNOSUPPORT*", "EACCES", "EACCES"}},
-		{"compat-socket", []string{"open", "SIGSYS*", "SIGSYS*", "SIGSYS*", "EACCES", "EACCES"}},
-		{"compat-socketcall", []string{"open", "SIGSYS*", "SIGSYS*", "SIGSYS*", "EACCES", "EACCES"}},
-		{"x32-socket", []string{"open", "SIGSYS*", "SIGSYS*", "SIGSYS*", "EACCES", "EACCES"}},
-		{"io_uring", []string{"open", "ENOSYS/SIGSYS*", "ENOSYS/SIGSYS*", "ENOSYS/SIGSYS*", "EACCES", "EACCES"}},
-		{"socketpair", []string{"open", "open", "open", "open", "EACCES", "EACCES"}},
-		{"inherited", []string{"closed", "closed", "closed", "closed", "closed", "closed"}},
+		{"socket", []string{"open", "EAFNOSUPPORT", "open", "EAFNOSUPPORT", "EACCES", "EACCES", "EACCES", "open"}},
+		{"socket-highbits", []string{"open", "EAFNOSUPPORT*", "EAFNOSUPPORT*", "EAFNOSUPPORT*", "EACCES", "EACCES", "EACCES", "open"}},
+		{"compat-socket", []string{"open", "SIGSYS*", "SIGSYS*", "SIGSYS*", "EACCES", "EACCES", "EACCES", "open"}},
+		{"compat-socketcall", []string{"open", "SIGSYS*", "SIGSYS*", "SIGSYS*", "EACCES", "EACCES", "EACCES", "open"}},
+		{"x32-socket", []string{"open", "SIGSYS*", "SIGSYS*", "SIGSYS*", "EACCES", "EACCES", "EACCES", "open"}},
+		{"io_uring", []string{"open", "ENOSYS/SIGSYS*", "ENOSYS/SIGSYS*", "ENOSYS/SIGSYS*", "EACCES", "EACCES", "EACCES", "open"}},
+		{"socketpair", []string{"open", "open", "open", "open", "EACCES", "EACCES", "EACCES", "open"}},
+		{"inherited", []string{"closed", "closed", "closed", "closed", "closed", "closed", "closed", "closed"}},
 	},
 }
 
