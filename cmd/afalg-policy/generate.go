@@ -36,7 +36,7 @@ type target struct {
 
 // targets lists the targets by name.
 func targets() []target {
-	return []target{appArmorTarget(), ociTarget(), seccompTarget(), selinuxTarget(), systemdTarget(), tetragonTarget()}
+	return []target{appArmorTarget(), hostTarget(), ociTarget(), seccompTarget(), selinuxTarget(), systemdTarget(), tetragonTarget()}
 }
 
 const generateLong = `Generate renders a policy to a target. Each target says on standard error what
@@ -60,7 +60,7 @@ or of the wrong kind is refused.`
 func newGenerate(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "generate",
-		Short: "Render a policy to what a runtime, systemd or a kernel enforces",
+		Short: "Render a policy to a target: seccomp, systemd, AppArmor, host, …",
 		Long:  generateLong,
 		Example: `  afalg-policy generate seccomp builtin:fips -o seccomp.json
   afalg-policy generate systemd policy.yaml -o out`,
@@ -103,7 +103,7 @@ func newTarget(t *tui, target target) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		c := gen.Common{Tool: toolName(), Grants: unique(*grants), Accept: unique(*accept)}
+		c := gen.Common{Tool: toolName(), Grants: unique(*grants), Accept: unique(*accept), Tell: t.Note}
 		if err := checkGrants(p, c.Grants); err != nil {
 			return err
 		}

@@ -41,11 +41,15 @@ every container that the platform starts from then on:
   lsm         units that put the policy in force in the kernel, before anything
               else starts, and watch it; a hook for apt or dnf, so that upgraded
               executables are known. With --audit it only records
+  host        modprobe.d, sysctl.d and udev, as "generate host" makes them for
+              this host: what the policy uses nowhere goes for everybody. On
+              Debian and Ubuntu the kernel's arguments too, for update-grub
 
 What is there is changed in these settings alone, and kept otherwise, byte for
 byte. All files are replaced, or none. What was there is kept below
 /var/lib/afalg-policy, and "uninstall" brings it back. Nothing is restarted: the
-commands that do it are printed. Only lsm is in force at once, or not installed.
+commands that do it are printed. Only lsm, and the sysctls of host, are in
+force at once, or not installed.
 The default profiles of platforms are proved
 ahead, so that no container waits for it. Reload the agent after a change of
 what the policy closes, or install again where there is no agent.
@@ -67,9 +71,10 @@ the image.`
 
 func newInstall(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "install " + strings.Join(install.Platforms(), "|"),
-		Short: "Put a policy into container platforms, systemd or the kernel",
-		Long:  installLong,
+		Use:                   "install " + strings.Join(install.Platforms(), "|"),
+		DisableFlagsInUseLine: true, // the line is long
+		Short:                 "Put a policy into container platforms, systemd or the kernel",
+		Long:                  installLong,
 		Example: `  afalg-policy install docker --dry-run
   afalg-policy install podman --policy /etc/afalg-policy/policy.yaml
   afalg-policy install docker --base /etc/docker/seccomp.json --runtime-path /usr/bin/crun

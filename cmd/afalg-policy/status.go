@@ -19,13 +19,16 @@ const statusLong = `Status looks at each platform of this host, or at those that
              container keeps a runtime that passes by the wrapper (docker); each
              service has the list of its drop-in, and runs since then (systemd);
              the kernel decides by the policy (lsm), or records by it, as it was
-             installed to: audit
+             installed to: audit; no module that is refused is loaded, modprobe
+             refuses it, sysctls have their values, and the kernel was started
+             with its arguments (host)
   agent      whether containers that are granted something find the agent; not
              needed if the policy grants nothing
   probed     whether a container is closed: one is started, with this program
              alone in it, no network and the platform's defaults, and "probe" is
              run inside. It is removed afterwards. For systemd it is a service,
-             for lsm a process of nobody
+             for lsm a process of nobody, for host a bind of each type of
+             algorithms that it closes
 
 Each answer that is not yes comes with its reason on standard error. A platform
 that is here and was never installed is a remark, unless it is named. The exit

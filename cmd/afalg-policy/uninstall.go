@@ -17,15 +17,17 @@ config.toml and the like that somebody changed since, the keys that were
 installed are taken back, and what remains is told. If another file was changed,
 or one that cannot be parsed, nothing is touched: the difference is printed, and
 the exit status is 1.
-Of lsm the policy is taken out of the kernel as well.
+Of lsm the policy is taken out of the kernel as well. Sysctls that host set get
+the values that they had.
 An install that was interrupted can be taken back too. What was proved of
 profiles, in /var/cache/afalg-policy, goes with the last platform.`
 
 func newUninstall(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "uninstall " + strings.Join(install.Platforms(), "|"),
-		Short: "Take back what install did",
-		Long:  uninstallLong,
+		Use:                   "uninstall " + strings.Join(install.Platforms(), "|"),
+		DisableFlagsInUseLine: true, // the line is long
+		Short:                 "Take back what install did",
+		Long:                  uninstallLong,
 		Example: `  afalg-policy uninstall docker --dry-run
   afalg-policy uninstall docker`,
 		Args:      onePlatform,

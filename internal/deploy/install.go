@@ -14,7 +14,9 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/gen"
+	"github.com/afalg-policy/afalg-policy/internal/gen/host"
 	"github.com/afalg-policy/afalg-policy/internal/hosterr"
+	"github.com/afalg-policy/afalg-policy/internal/hostfacts"
 	"github.com/afalg-policy/afalg-policy/internal/install"
 	"github.com/afalg-policy/afalg-policy/internal/kept"
 	"github.com/afalg-policy/afalg-policy/internal/lsm"
@@ -74,6 +76,20 @@ func Install(name string, p *plan.Plan, o install.Options, tell func([]plan.Gap)
 		tell(gaps)
 		return files, err
 	}
+	if name == "host" {
+		facts, err := hostfacts.Read(o.Root, hostfacts.Given{})
+		if err != nil {
+			return r.refused(err), err
+		}
+		o.Sysctls = facts.Sysctls
+		o.Settings = func() (map[string][]byte, error) {
+			files, gaps, err := hostSettings(p, facts, &o, r)
+			gaps = plan.Untold(gaps, err)
+			r.Gaps = report.GapsOf(gaps)
+			tell(gaps)
+			return files, err
+		}
+	}
 	var defaults [][]byte
 	o.Harden = func(base []byte) ([]byte, error) {
 		hardened, err := hardenBase(p, o.Version, base, harden.Socketcall(o.Socketcall))
@@ -99,9 +115,10 @@ func Install(name string, p *plan.Plan, o install.Options, tell func([]plan.Gap)
 }
 
 // settle asks for what has to be accepted for containers. Services have their gaps
-// from the drop-ins, and the kernel half settles its own at each load.
+// from the drop-ins, a host has them from its settings, and the kernel half settles
+// its own at each load.
 func settle(name string, p *plan.Plan, accept []string, r *Result, tell func([]plan.Gap)) error {
-	if name == "systemd" || name == "lsm" {
+	if name == "systemd" || name == "lsm" || name == "host" {
 		return nil
 	}
 	var gaps []plan.Gap
@@ -236,6 +253,22 @@ func whatCloses(p *plan.Plan) *plan.Plan {
 	return &plan.Plan{Name: p.Name, Digest: closes(p), SocketErrno: p.SocketErrno, BindErrno: p.BindErrno, Families: p.Families}
 }
 
+// hostSettings are the files of a host; what has to be known of them is noted.
+func hostSettings(p *plan.Plan, facts hostfacts.Facts, o *install.Options, r *Result) (map[string][]byte, []plan.Gap, error) {
+	files, _, gaps, err := host.Host(p, facts, host.Forms()[0], host.Options{Common: gen.Common{
+		Tool: o.Version, Accept: o.Accept, Tell: func(text string) { r.Notes = append(r.Notes, text) },
+	}})
+	return byPath(files), gaps, err
+}
+
+func byPath(files []gen.File) map[string][]byte {
+	made := map[string][]byte{}
+	for _, f := range files {
+		made[f.Path] = f.Data
+	}
+	return made
+}
+
 // dropIns are those of all services.
 func dropIns(p *plan.Plan, o *install.Options, gone []string) (map[string][]byte, []plan.Gap, error) {
 	arch, err := profile.ArchByName(runtime.GOARCH)
@@ -249,9 +282,5 @@ func dropIns(p *plan.Plan, o *install.Options, gone []string) (map[string][]byte
 	if err != nil {
 		return nil, gaps, err
 	}
-	made := map[string][]byte{}
-	for _, f := range files {
-		made[f.Path] = f.Data
-	}
-	return made, gaps, nil
+	return byPath(files), gaps, nil
 }

@@ -47,7 +47,8 @@ func (r *Result) refused(err error) *Result {
 
 func (r *Result) take(done *install.Result) {
 	r.Changes = append(r.Changes, done.Changes...)
-	r.Notes, r.Restart, r.Recovered, r.kept = done.Notes, done.Restart, done.Recovered, done.Kept
+	r.Notes = append(r.Notes, done.Notes...)
+	r.Restart, r.Recovered, r.kept = done.Restart, done.Recovered, done.Kept
 }
 
 // maxShown is how many lines of a file that is wholly ours are shown: a profile

@@ -23,6 +23,9 @@ type Common struct {
 	// Standing are names of wider gaps that are taken on for whatever comes, as
 	// for the containers of a host; not every output has them.
 	Standing []string
+	// Tell gets what whoever applies the output has to know besides the gaps; it
+	// may be nil.
+	Tell func(text string)
 }
 
 // settle returns an error unless the gaps are accepted.

@@ -22,7 +22,7 @@ type Result struct {
 	Changes   []Change
 	Notes     []string // what the installation does not reach, and why
 	Restart   []string // commands that make the platform read its files again
-	Kept      string   // what goes on as it was started: "containers", or "services"
+	Kept      string   // what goes on as it was started: "containers", "services", or "modules"
 	Recovered bool     // an earlier run had been interrupted
 }
 
@@ -47,6 +47,7 @@ type platform struct {
 	// unfiltered lists the containers that run without a seccomp profile.
 	unfiltered func(context.Context) []string
 	restart    []string                                        // commands that make the platform read its files again
+	commands   func(*host.Host, *host.Record) []string         // the same, where they depend on the host; in place of restart
 	removed    []string                                        // the same after uninstall
 	unit       string                                          // of the daemon; empty if there is no daemon
 	active     func(context.Context, *host.Record) error       // returns why the platform does not use what is installed
@@ -60,7 +61,7 @@ type platform struct {
 // platforms lists the platforms in the order in which they are shown. A
 // variable would be an initialization cycle.
 func platforms() []platform {
-	return []platform{docker(), podman(), containerd(), crio(), agent(), systemd(), kernelHalf()}
+	return []platform{docker(), podman(), containerd(), crio(), agent(), systemd(), kernelHalf(), settings()}
 }
 
 // Platforms returns the names of the platforms.
@@ -93,17 +94,28 @@ func (p platform) found(h *host.Host) bool {
 }
 
 func (p platform) kept() string {
-	if p.name == systemdName {
+	switch p.name {
+	case systemdName:
 		return "services"
+	case settingsName:
+		return "modules"
 	}
 	return "containers"
 }
 
-func (p platform) afterRemoval() []string {
+// after are the commands that make the platform read its files again.
+func (p platform) after(h *host.Host, r *host.Record) []string {
+	if p.commands != nil {
+		return p.commands(h, r)
+	}
+	return p.restart
+}
+
+func (p platform) afterRemoval(h *host.Host, r *host.Record) []string {
 	if p.removed != nil {
 		return p.removed
 	}
-	return p.restart
+	return p.after(h, r)
 }
 
 // job is what a platform wants.
@@ -162,6 +174,7 @@ func Install(name string, o Options) (*Result, error) {
 	if p.starts {
 		j.notes = append(j.notes, o.agentNotes(h)...)
 	}
+	o.was(old)
 	next := host.NewRecord(name, o.Version, o.saved())
 	c, err := h.Plan(old, j.files, next)
 	if err != nil {
@@ -170,7 +183,7 @@ func Install(name string, o Options) (*Result, error) {
 	if stops := append(p.stops(context.Background(), h, o), j.stops...); o.Before != nil && stops != nil {
 		o.Before(stops)
 	}
-	r, err := finish(h, c, o.DryRun, &Result{Notes: j.notes, Restart: p.restart, Kept: p.kept(), Recovered: old.Interrupted()})
+	r, err := finish(h, c, o.DryRun, &Result{Notes: j.notes, Restart: p.after(h, next), Kept: p.kept(), Recovered: old.Interrupted()})
 	if err != nil || o.DryRun || h.Dir != "/" || p.start == nil {
 		return r, err
 	}
@@ -215,7 +228,7 @@ func Uninstall(name, root string, dryRun bool) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := finish(h, c, dryRun, &Result{Notes: notes, Restart: p.afterRemoval(), Kept: p.kept(), Recovered: old.Interrupted()})
+	r, err := finish(h, c, dryRun, &Result{Notes: notes, Restart: p.afterRemoval(h, old), Kept: p.kept(), Recovered: old.Interrupted()})
 	if err != nil || dryRun || h.Dir != "/" || p.stop == nil {
 		return r, err
 	}

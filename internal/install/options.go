@@ -38,6 +38,10 @@ type Options struct {
 	// /etc/systemd/system. gone lists drop-ins of an earlier installation,
 	// which exist now and will not exist then.
 	DropIns func(gone []string) (map[string][]byte, error)
+	// Settings makes the files of a host, by path below its root.
+	Settings func() (map[string][]byte, error)
+	// Sysctls has the values that the host's sysctls have now.
+	Sysctls map[string]string
 	// Before gets what would stop working, before anything is changed; it may
 	// be nil.
 	Before func(stops []string)
@@ -98,6 +102,9 @@ func (o *Options) saved() map[string]string {
 	}
 	if o.Audit {
 		m["audit"] = "yes"
+	}
+	for key, value := range o.Sysctls {
+		m[wasPrefix+key] = value
 	}
 	return m
 }

@@ -17,9 +17,14 @@ type Version struct{ Major, Minor int }
 
 func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
-// parseRelease reads the version at the start of a release such as
+// Compare is negative if v is older than another version, and positive if newer.
+func (v Version) Compare(other Version) int {
+	return cmp.Or(cmp.Compare(v.Major, other.Major), cmp.Compare(v.Minor, other.Minor))
+}
+
+// ParseRelease reads the version at the start of a release such as
 // "6.12.0-rc1-amd64" or "6.1".
-func parseRelease(release string) (Version, error) {
+func ParseRelease(release string) (Version, error) {
 	major, rest, ok := strings.Cut(release, ".")
 	if !ok {
 		return Version{}, fmt.Errorf("kernel release %q: no version at its start", release)
@@ -54,11 +59,11 @@ func Require(feature string, min Version) error {
 }
 
 func require(feature string, min Version, release string) error {
-	have, err := parseRelease(release)
+	have, err := ParseRelease(release)
 	if err != nil {
 		return err
 	}
-	if cmp.Or(cmp.Compare(have.Major, min.Major), cmp.Compare(have.Minor, min.Minor)) < 0 {
+	if have.Compare(min) < 0 {
 		return fmt.Errorf("%s: not supported by this kernel: it has been there since Linux %s, this is %s", feature, min, release)
 	}
 	return nil

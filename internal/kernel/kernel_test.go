@@ -21,9 +21,9 @@ func TestParseRelease(t *testing.T) {
 		{"6.", Version{}, `kernel release "6.": no version at its start`},
 		{"linux.6", Version{}, `kernel release "linux.6": no version at its start`},
 	} {
-		got, err := parseRelease(tt.release)
+		got, err := ParseRelease(tt.release)
 		if text := errorText(err); got != tt.want || text != tt.err {
-			t.Errorf("parseRelease(%q) = %v, %q, want %v, %q", tt.release, got, text, tt.want, tt.err)
+			t.Errorf("ParseRelease(%q) = %v, %q, want %v, %q", tt.release, got, text, tt.want, tt.err)
 		}
 	}
 }
