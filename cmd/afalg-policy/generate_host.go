@@ -35,10 +35,15 @@ say. What is known to be a module then needs no argument of the kernel.
 What the output breaks, what it leaves open, when it takes effect and how it is
 undone is said on standard error, and in the files. No argument of the kernel is
 set by itself: the file says how each boot loader is given it. The initramfs has
-a copy of modprobe.d.`,
+a copy of modprobe.d.
+
+--form writes the same settings as a fleet takes them: as a role of Ansible, as
+user data of cloud-init or Bottlerocket, for Butane, or as a MachineConfig. The
+comment at the head says when it takes effect, and how it is undone.`,
 		example: `  afalg-policy generate host builtin:baseline -o out
   afalg-policy generate host policy.yaml --host-root / --accept iwd -o out
-  afalg-policy generate host policy.yaml --modules-builtin modules.builtin --kernel-release 5.14.0-570.el9.x86_64 -o out`,
+  afalg-policy generate host policy.yaml --modules-builtin modules.builtin --kernel-release 5.14.0-570.el9.x86_64 -o out
+  afalg-policy generate host builtin:baseline --form machineconfig --role worker -o out`,
 		directory: true,
 		flags:     hostFlags,
 	}
@@ -59,12 +64,16 @@ func hostFlags(cmd *cobra.Command) generator {
 	}
 	form := newChoice(names...)
 	addChoice(cmd, form, "form", "", "what to write the settings as")
+	role := f.String("role", "", "`NAME` of the pool of nodes that a MachineConfig is for; "+host.DefaultRole+" without it")
 	return func(p *plan.Plan, c gen.Common) ([]gen.File, []plan.Gap, error) {
+		if *role != "" && form.value != "machineconfig" {
+			return nil, nil, usagef("--role is of --form machineconfig alone")
+		}
 		facts, err := factsOf(*root, *release, *builtin, *config)
 		if err != nil {
 			return nil, nil, err
 		}
-		made, _, gaps, err := host.Host(p, facts, formOf(form.value), host.Options{Common: c})
+		made, _, gaps, err := host.Host(p, facts, formOf(form.value), host.Options{Common: c, Role: *role})
 		return made, gaps, err
 	}
 }

@@ -153,7 +153,11 @@ var layers = []layer{
 	{"internal/testing/box", "such a machine of namespaces, with systemd; tests only",
 		"testing/machine testing/machine/wire", ""},
 	{"internal/vmtest", "such a machine with another kernel; tests only",
+<<<<<<< ours
 		"testing/machine testing/machine/wire", "afalg filter/cbpf filter/profile filter/seccomp hostfacts probe subject testing/box testing/oracle testing/selinuxtest"},
+=======
+		"testing/machine testing/machine/wire", "afalg filter/cbpf filter/profile filter/seccomp gen/host hostfacts plan probe subject testing/box testing/oracle"},
+>>>>>>> theirs
 	{"internal/testing/shell", "a shell in either, for people",
 		"testing/box vmtest", ""},
 	{"bench", "measures what filters, generator, broker and kernel half cost",

@@ -114,7 +114,7 @@ func rootFor(t *testing.T, a *txtar.Archive) (dir, platform string, o Options) {
 	o = Options{
 		Root: dir, Policy: "builtin:fips", Program: "/usr/local/bin/afalg-policy", Agent: "/run/afalg-policy/agent.sock",
 		OnAgentDown: "refuse", DecisionLog: "/var/log/afalg-policy/containers.json", Version: "test", Harden: pretend,
-		Show: []byte("Id=a.service\nRestrictAddressFamilies=~\n"), DropIns: pretendDropIns, Before: func(stops []string) { t.Errorf("stops in an image: %s", stops) },
+		Show: []byte("Id=a.service\nRestrictAddressFamilies=~\n"), DropIns: pretendDropIns, Settings: pretendSettings, Before: func(stops []string) { t.Errorf("stops in an image: %s", stops) },
 	}
 	write(t, dir, "usr/local/bin/afalg-policy", "", 0o755)
 	for _, f := range given(a) {

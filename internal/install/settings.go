@@ -33,6 +33,7 @@ const (
 func settings() platform {
 	return platform{
 		name:     settingsName,
+		programs: []string{"modprobe"},
 		configs:  []string{modprobeDir, sysctlDir},
 		files:    settingsFiles,
 		commands: settingsCommands,

@@ -32,7 +32,6 @@ func TestSettings(t *testing.T) {
 			comment += "directory etc/default/grub.d\n"
 		}
 		dir, _, o := rootFor(t, archiveOf(comment))
-		o.Settings = pretendSettings
 		write(t, dir, "etc/modprobe.d/other.conf", "# others\n", 0o600)
 		before := snapshot(t, dir)
 		r, err := Install(settingsName, o)
@@ -83,7 +82,6 @@ func TestSysctlsBefore(t *testing.T) {
 
 func TestSettingsFaults(t *testing.T) {
 	dir, _, o := rootFor(t, archiveOf("directory etc/modprobe.d\n"))
-	o.Settings = pretendSettings
 	_, err := Install(settingsName, o)
 	must(t, err)
 	h, err := host.Open(dir)

@@ -91,6 +91,7 @@ func TestLongMachine(t *testing.T) {
 			{"units", func(t *testing.T, vm *VM) { testUnits(t, vm, p.byABI["x86-64"], unitWhole) }},
 			{"netlink in a unit", testNetlink},
 			{"agent as a service", testAgentService},
+			{"sysctl of a module", testUdevRule},
 		}
 	})
 }

@@ -19,16 +19,19 @@ type Input struct {
 
 // Form is a way to bring settings to hosts.
 type Form struct {
-	Name   string
-	Short  string // for the help text
-	Render func(Input) ([]gen.File, error)
+	Name  string
+	Short string                    // for the help text
+	Gaps  func(Settings) []plan.Gap // what it cannot carry; nil is nothing
+	// Effects say when it takes effect, and how it is undone.
+	Effects func(Settings, hostfacts.Facts) []string
+	Render  func(Input) ([]gen.File, error)
 }
 
 // Forms lists the forms, the usual one first.
 func Forms() []Form {
-	return []Form{
-		{"files", "files for modprobe.d, sysctl.d and udev, and the kernel's arguments", files},
-	}
+	return append([]Form{
+		{Name: "files", Short: "files for modprobe.d, sysctl.d and udev, and the kernel's arguments", Effects: effects, Render: files},
+	}, fleetForms()...)
 }
 
 // ErrNothing means that a policy leaves nothing to close for a whole host.
@@ -41,6 +44,9 @@ func Host(p *plan.Plan, f hostfacts.Facts, form Form, o Options) ([]gen.File, Se
 	if err != nil {
 		return nil, s, gaps, err
 	}
+	if form.Gaps != nil {
+		gaps = append(gaps, form.Gaps(s)...)
+	}
 	if err := o.Settle(gaps); err != nil {
 		return nil, s, gaps, err
 	}
@@ -48,7 +54,7 @@ func Host(p *plan.Plan, f hostfacts.Facts, form Form, o Options) ([]gen.File, Se
 		return nil, s, gaps, ErrNothing
 	}
 	if o.Tell != nil {
-		for _, note := range Notes(s, f) {
+		for _, note := range append(Notes(s, f), form.Effects(s, f)...) {
 			o.Tell(note)
 		}
 	}

@@ -63,7 +63,7 @@ func TestGolden(t *testing.T) {
 		{"whole-any", wholeHost, hostfacts.Given{}, []string{"sockets"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			o := Options{gen.Common{Tool: "afalg-policy test", Accept: tt.accept}}
+			o := Options{Common: gen.Common{Tool: "afalg-policy test", Accept: tt.accept}}
 			files, _, _, err := Host(load(t, tt.policy), told(t, tt.facts), Forms()[0], o)
 			if err != nil {
 				t.Fatal(err)

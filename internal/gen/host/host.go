@@ -18,6 +18,8 @@ import (
 // an input beside the plan.
 type Options struct {
 	gen.Common
+	// Role is the pool of nodes that a MachineConfig is for; DefaultRole if empty.
+	Role string
 }
 
 // Settings are what a host is to be given. Each list is sorted, and empty where

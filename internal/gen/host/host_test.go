@@ -175,7 +175,7 @@ func TestFIPSBoot(t *testing.T) {
 }
 
 func TestNoGrants(t *testing.T) {
-	_, _, err := Decide(load(t, rule("algorithms: {hash: [sha1]}")), hostfacts.Facts{}, Options{gen.Common{Grants: []string{"r"}}})
+	_, _, err := Decide(load(t, rule("algorithms: {hash: [sha1]}")), hostfacts.Facts{}, Options{Common: gen.Common{Grants: []string{"r"}}})
 	if want := "--grant r: a setting of a host does not see who holds a rule; what any rule uses stays open"; err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
@@ -241,7 +241,7 @@ func TestSettled(t *testing.T) {
 	if _, _, _, err := Host(p, hostfacts.Facts{}, Forms()[0], Options{}); !errors.As(err, &open) || len(open.Gaps) != 1 || open.Gaps[0].Name != "r" {
 		t.Errorf("%v", err)
 	}
-	o := Options{gen.Common{Accept: []string{"r"}}}
+	o := Options{Common: gen.Common{Accept: []string{"r"}}}
 	var notes []string
 	o.Tell = func(text string) { notes = append(notes, text) }
 	files, _, _, err := Host(p, hostfacts.Facts{}, Forms()[0], o)
@@ -273,7 +273,7 @@ func TestModprobeReads(t *testing.T) {
 			t.Fatal("there is no modprobe: run scripts/install test")
 		}
 	}
-	files, s, _, err := Host(load(t, wholeHost), hostfacts.Facts{}, Forms()[0], Options{gen.Common{Accept: []string{"sockets"}}})
+	files, s, _, err := Host(load(t, wholeHost), hostfacts.Facts{}, Forms()[0], Options{Common: gen.Common{Accept: []string{"sockets"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

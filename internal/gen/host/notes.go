@@ -9,7 +9,8 @@ import (
 )
 
 // Notes say what whoever sets this has to know: what it breaks, what it leaves
-// open, when it takes effect, how it is undone, and what is odd about the host.
+// open, and what is odd about the host; when it takes effect and how it is undone
+// is said by the form.
 func Notes(s Settings, f hostfacts.Facts) []string {
 	var notes []string
 	note := func(format string, args ...any) {
@@ -38,17 +39,22 @@ func Notes(s Settings, f hostfacts.Facts) []string {
 			note("here: %s: %s", name, strings.TrimPrefix(a.Now, name+" "))
 		}
 	})
+	return notes
+}
+
+// effects say when the files take effect, and how they are undone.
+func effects(s Settings, f hostfacts.Facts) []string {
+	var notes []string
 	if len(s.Modules) > 0 {
-		note("takes effect: modprobe.d at the next load of each module; then make the initramfs anew: %s", initramfsCommand(f.Initramfs))
+		notes = append(notes, fmt.Sprintf("takes effect: modprobe.d at the next load of each module; then make the initramfs anew: %s", initramfsCommand(f.Initramfs)))
 	}
 	if len(s.Sysctls) > 0 {
-		note("takes effect: sysctl.d at the next boot, or by sysctl -p /%s", SysctlPath)
+		notes = append(notes, fmt.Sprintf("takes effect: sysctl.d at the next boot, or by sysctl -p /%s", SysctlPath))
 	}
 	if len(s.Arguments) > 0 {
-		note("takes effect: %s after the boot loader has it, and a reboot; the file says how", strings.Join(s.CommandLine(), " "))
+		notes = append(notes, fmt.Sprintf("takes effect: %s after the boot loader has it, and a reboot; the file says how", strings.Join(s.CommandLine(), " ")))
 	}
-	note("undo: remove the files, make the initramfs anew, take the arguments off, and boot again")
-	return notes
+	return append(notes, "undo: remove the files, make the initramfs anew, take the arguments off, and boot again")
 }
 
 func initramfsCommand(tool string) string {
