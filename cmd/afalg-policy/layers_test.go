@@ -128,10 +128,12 @@ var layers = []layer{
 		"afalg policy printable", "plan testing/fields"},
 	{"internal/decider", "a broker with its policy, its log, its metrics, and what it learns",
 		"afalg broker kernel learn logfile notify plan policy subject telemetry term", ""},
-	{"internal/report", "what each command that reports found, as values with forms in JSON, SARIF and as text; asks filters, pairs of them, and all processes of a host",
-		"afalg bounded filter/cbpf filter/profile filter/seccomp filter/verify gen hosterr install kernel learn live lsm parallel plan policies policy printable probe report/source subject term yamltext", ""},
+	{"internal/report", "what each command that reports found, as values with forms in JSON, SARIF, HTML and as text; puts the reports of a fleet into one; asks filters, pairs of them, and all processes of a host",
+		"afalg bounded filter/cbpf filter/profile filter/seccomp filter/verify gen hosterr install jsontext kernel learn live lsm parallel plan policies policy printable probe report/source subject term yamltext", "testing/browser"},
 	{"internal/report/source", "the filters to ask: of profiles and programs in files, and of processes",
 		"afalg bounded filter/cbpf filter/profile filter/seccomp filter/verify jsontext live parallel", ""},
+	{"internal/testing/browser", "opens pages in a headless browser; tests only",
+		"", ""},
 	{"internal/testing/child", "starts the test binary once more, as another process; tests only",
 		"", ""},
 	{"internal/testing/hosttest", "a host with files and programs; tests only",
@@ -153,11 +155,7 @@ var layers = []layer{
 	{"internal/testing/box", "such a machine of namespaces, with systemd; tests only",
 		"testing/machine testing/machine/wire", ""},
 	{"internal/vmtest", "such a machine with another kernel; tests only",
-<<<<<<< ours
-		"testing/machine testing/machine/wire", "afalg filter/cbpf filter/profile filter/seccomp hostfacts probe subject testing/box testing/oracle testing/selinuxtest"},
-=======
-		"testing/machine testing/machine/wire", "afalg filter/cbpf filter/profile filter/seccomp gen/host hostfacts plan probe subject testing/box testing/oracle"},
->>>>>>> theirs
+		"testing/machine testing/machine/wire", "afalg filter/cbpf filter/profile filter/seccomp gen/host hostfacts plan probe subject testing/box testing/oracle testing/selinuxtest"},
 	{"internal/testing/shell", "a shell in either, for people",
 		"testing/box vmtest", ""},
 	{"bench", "measures what filters, generator, broker and kernel half cost",

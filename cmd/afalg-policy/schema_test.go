@@ -32,6 +32,8 @@ var reports = []struct {
 }{
 	{"apply", deploy.Applied{}},
 	{"check", report.Check{}},
+	{"doctor", report.Doctor{}},
+	{"doctor --merge", report.Fleet{}},
 	{"explain", report.Explanation{}},
 	{"explain grants", report.Held{}},
 	{"explain lsm", report.KernelGaps{}},
@@ -194,7 +196,7 @@ func TestReportsFollowTheSchema(t *testing.T) {
 			t.Errorf("%v: a report of version 2 is taken for one of version 1", line)
 		}
 	}
-	for _, value := range kernelHalfReports(t) {
+	for _, value := range append(kernelHalfReports(t), doctorReports(t)...) {
 		for _, schema := range []*jsonschema.Schema{strict, shipped} {
 			if err := schema.Validate(value); err != nil {
 				t.Errorf("%v: %v", value["report"], err)

@@ -93,7 +93,7 @@ func Unique(v *hujson.Value, fail func(offset int, name string) error) error {
 		seen := map[string]bool{}
 		for i := range t.Members {
 			m := &t.Members[i]
-			name := m.Name.Value.(hujson.Literal).String()
+			name := nameOf(m)
 			if seen[name] {
 				return fail(m.Name.StartOffset, name)
 			}

@@ -17,6 +17,7 @@ func TestParse(t *testing.T) {
 		{"mark", "\ufeff{}", "1:1: the text begins with a byte order mark, which container runtimes refuse: remove it, as with sed -i '1s/^\\xEF\\xBB\\xBF//' FILE"},
 		{"twice", "{\"a\":1,\n \"a\":2}", `2:2: key "a" stands twice in one object`},
 		{"twice by escape", `{"a":1,"\u0061":2}`, `1:8: key "a" stands twice in one object`},
+		{"twice by escape, not ASCII", `{"ä":1,"\u00e4":2}`, `1:9: key "ä" stands twice in one object`},
 		{"twice far away", `[{"b":[{"a":1,"a":2}]}]`, `1:15: key "a" stands twice in one object`},
 		{"deep", deep, "1:10001: invalid character '[' exceeded max depth"},
 		{"large", strings.Repeat(" ", Max+1), "16777217 bytes of JSON: the limit is 16777216"},

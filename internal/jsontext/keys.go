@@ -1,6 +1,7 @@
 package jsontext
 
 import (
+	"maps"
 	"reflect"
 	"strconv"
 	"strings"
@@ -46,7 +47,7 @@ func (w walker) walk(v *hujson.Value, t reflect.Type, path string) {
 		fields := w.fieldsOf(t)
 		for i := range value.Members {
 			m := &value.Members[i]
-			name := m.Name.Value.(hujson.Literal).String()
+			name := nameOf(m)
 			w.visit(Key{name, path, m.Name.StartOffset, fields})
 			if inner, ok := fields[name]; ok {
 				w.walk(&m.Value, inner, path+"/"+name)
@@ -70,8 +71,12 @@ func (w walker) fieldsOf(t reflect.Type) map[string]reflect.Type {
 	}
 	fields := map[string]reflect.Type{}
 	for i := range t.NumField() {
-		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); name != "" {
-			fields[name] = t.Field(i).Type
+		f := t.Field(i)
+		switch name, _, _ := strings.Cut(f.Tag.Get("json"), ","); {
+		case name != "":
+			fields[name] = f.Type
+		case f.Anonymous && f.Type.Kind() == reflect.Struct:
+			maps.Copy(fields, w.fieldsOf(f.Type))
 		}
 	}
 	w.known[t] = fields

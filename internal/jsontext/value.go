@@ -2,6 +2,7 @@ package jsontext
 
 import (
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/tailscale/hujson"
 )
@@ -69,4 +70,13 @@ func asText(v *hujson.Value) (string, bool) {
 	return l.String(), true
 }
 
-func nameOf(m *hujson.ObjectMember) string { return m.Name.Value.(hujson.Literal).String() }
+// nameOf is the name of a member. Nearly all are plain, and take no decoder.
+func nameOf(m *hujson.ObjectMember) string {
+	name := m.Name.Value.(hujson.Literal)
+	for _, c := range name {
+		if c == '\\' || c >= utf8.RuneSelf {
+			return name.String()
+		}
+	}
+	return string(name[1 : len(name)-1])
+}
