@@ -67,7 +67,7 @@ var layers = []layer{
 	{"internal/filter/verify", "routes × ABIs × program → proof or witness; findings on a profile",
 		"afalg filter/cbpf filter/profile filter/seccomp jsontext", "filter/harden plan policies policy testing/kerneltest testing/oracle"},
 	{"internal/filter/harden", "profile → hardened profile or program, and the gaps; proves both",
-		"afalg filter/cbpf filter/profile filter/seccomp filter/verify parallel plan policy", "jsontext testing/fields"},
+		"afalg filter/cbpf filter/profile filter/seccomp filter/verify parallel plan policy", "jsontext testing/fields testing/oracle"},
 	{"internal/proc", "reads /proc/TID/status",
 		"", ""},
 	{"internal/live", "the filters of running processes",

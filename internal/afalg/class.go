@@ -118,14 +118,6 @@ func SocketTypeName(n uint32) string {
 	return cmp.Or(nameAt(socketTypes, n), strconv.FormatUint(uint64(n), 10))
 }
 
-// SocketTypeOn is the number of a type on the machine of an ABI.
-func (a ABI) SocketTypeOn(typ uint32) uint32 {
-	if strings.HasPrefix(a.Name, "mips") && (typ == unix.SOCK_STREAM || typ == unix.SOCK_DGRAM) {
-		return unix.SOCK_STREAM + unix.SOCK_DGRAM - typ
-	}
-	return typ
-}
-
 // constant is a name of the kernel's headers, and its number.
 type constant struct {
 	name   string

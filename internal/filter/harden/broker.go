@@ -89,9 +89,15 @@ func notify(name string, args ...specs.LinuxSeccompArg) profile.Rule {
 // brokerRules hand the calls of a session to the broker, keep a process from
 // changing what /proc shows of it, and keep others out of the broker's place.
 func (h *hardener) brokerRules(touched map[string][]profile.Rule) ([]profile.Rule, error) {
+	if !h.broker {
+		return nil, nil
+	}
 	var rules []profile.Rule
 	for _, t := range trappedCalls {
 		r, err := h.trap(t, touched[t.name])
+		if err == nil && t.name == callSetsockopt {
+			r, err = h.closeOptions(r)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -199,6 +205,11 @@ func (t trapped) divide(r profile.Rule) ([]profile.Rule, error) {
 		return []profile.Rule{r}, nil
 	case a.Op == specs.OpEqualTo:
 		return []profile.Rule{t.notified(r, r.Args)}, nil
+	case a == bound{index: t.arg}.compare(specs.OpLessThan, intLimit):
+		// An earlier hardening bounded it, and equality is asked for first.
+		args := slices.Clone(r.Args)
+		args[i] = t.compare(specs.OpEqualTo)
+		return []profile.Rule{r, t.notified(r, args)}, nil
 	}
 	return nil, fmt.Errorf("a rule for %s compares argument %d already (%s %d), and one rule compares an argument once: the part of the broker, %d, cannot be taken out; list the values with SCMP_CMP_EQ",
 		t.name, t.arg, a.Op, a.Value, t.value)

@@ -225,7 +225,7 @@ func brokerProof(c closing, base, hardened *profile.Profile, h profile.Host) err
 	if err != nil {
 		return err
 	}
-	return c.proveBrokered(before, after)
+	return c.proveBrokered(before, after, change{})
 }
 
 // replace puts other rules in the place of those of a call.

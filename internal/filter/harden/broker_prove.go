@@ -13,9 +13,9 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 )
 
-func (c closing) proveBrokered(before, after *seccomp.Program) error {
+func (c closing) proveBrokered(before, after *seccomp.Program, ch change) error {
 	for _, abi := range verify.Admitted(after) {
-		if err := samePermissions(cbpf.Program(before.Insns), cbpf.Program(after.Insns), abi); err != nil {
+		if err := samePermissions(cbpf.Program(before.Insns), cbpf.Program(after.Insns), abi, ch); err != nil {
 			return err
 		}
 	}
@@ -92,8 +92,8 @@ func closes(program cbpf.Program, abi afalg.ABI, name string, arg0 *uint32, titl
 }
 
 // samePermissions: of the calls of a session, those are notified or let through
-// that the base let through, and no others.
-func samePermissions(before, after cbpf.Program, abi afalg.ABI) error {
+// that the base let through, and no others, except for denied socket options.
+func samePermissions(before, after cbpf.Program, abi afalg.ABI, ch change) error {
 	a, b := returning(before, permits), returning(after, permits)
 	for _, t := range trappedCalls {
 		nr, ok := numberOn(abi, t.name)
@@ -101,7 +101,7 @@ func samePermissions(before, after cbpf.Program, abi afalg.ABI) error {
 			continue
 		}
 		within := cbpf.Everything.With(cbpf.Arch, cbpf.Exactly(abi.Audit)).With(cbpf.Nr, cbpf.Exactly(nr))
-		d, err := cbpf.Comparison{Endian: cbpf.EndianOf(abi.BigEndian()), Within: within}.Compare(cbpf.Filter{a}, cbpf.Filter{b})
+		d, err := cbpf.Comparison{Endian: cbpf.EndianOf(abi.BigEndian()), Within: within, Except: ch.besides(t, abi)}.Compare(cbpf.Filter{a}, cbpf.Filter{b})
 		if err != nil {
 			return err
 		}
@@ -111,6 +111,18 @@ func samePermissions(before, after cbpf.Program, abi afalg.ABI) error {
 		}
 	}
 	return nil
+}
+
+// besides are the inputs of a call in which the result departs for another reason
+// than the broker.
+func (ch change) besides(t trapped, abi afalg.ABI) []cbpf.Region {
+	var regions []cbpf.Region
+	for _, d := range ch.departures {
+		if d.call == t.name && !slices.Contains(d.parts, t.part()) {
+			regions = append(regions, d.on(abi)...)
+		}
+	}
+	return regions
 }
 
 // notifiesNothingElse: no call but those that the broker expects.

@@ -16,7 +16,7 @@ import (
 )
 
 func brokerClosing(s Socketcall) closing {
-	return closing{families: []uint32{unix.AF_ALG}, errno: uint(unix.EAFNOSUPPORT), socketcall: s, broker: true}
+	return closing{classes: classes{families: []uint32{unix.AF_ALG}}, errno: uint(unix.EAFNOSUPPORT), socketcall: s, broker: true}
 }
 
 // brokerWays are the treatments of socketcall that every base takes.

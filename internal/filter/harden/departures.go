@@ -10,6 +10,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
+	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 )
 
 // A departure is where a hardened profile may do other than its base. Whoever
@@ -17,6 +18,9 @@ import (
 type departure struct {
 	call  string
 	parts []cbpf.Region // of the call's inputs; none stands for all of them
+	// sockets is the part for a class instead, which has other numbers on MIPS.
+	sockets *afalg.Sockets
+	newUser bool // the part with CLONE_NEWUSER instead, in another argument on s390
 	// gap names the gap that reports it; "" for what the policy itself says of
 	// a family.
 	gap string
@@ -28,12 +32,12 @@ type departure struct {
 // depart declares that the result may refuse calls, or refuse them in another
 // way.
 func (ch *change) depart(gap, call string, parts ...cbpf.Region) {
-	ch.departures = append(ch.departures, departure{call, parts, gap, false})
+	ch.departures = append(ch.departures, departure{call: call, parts: parts, gap: gap})
 }
 
 // open declares that the result may permit calls, too.
 func (ch *change) open(gap, call string, parts ...cbpf.Region) {
-	ch.departures = append(ch.departures, departure{call, parts, gap, true})
+	ch.departures = append(ch.departures, departure{call: call, parts: parts, gap: gap, opens: true})
 }
 
 // reviveDenials declares the calls that the base itself denies. Its program may
@@ -100,6 +104,12 @@ func (d departure) on(abi afalg.ABI) []cbpf.Region {
 		return nil
 	}
 	parts := slices.Clone(d.parts)
+	switch {
+	case d.sockets != nil:
+		parts = []cbpf.Region{regionOf(*d.sockets, abi)}
+	case d.newUser:
+		parts = []cbpf.Region{verify.NewUser(abi, d.call)}
+	}
 	if len(parts) == 0 {
 		parts = []cbpf.Region{cbpf.Everything}
 	}

@@ -71,7 +71,7 @@ func (p pair) proveEqual(c closing, ch change, after *seccomp.Program, r seccomp
 		return err
 	}
 	if c.broker {
-		return c.proveBrokered(before, after)
+		return c.proveBrokered(before, after, ch)
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func namesRemedy(err error) bool {
 func TestUnequalIsRefused(t *testing.T) {
 	t.Parallel()
 	base := parse(t, dockerBase(t))
-	c := closing{families: []uint32{38}, errno: 97, socketcall: SocketcallDeny}
+	c := closing{classes: classes{families: []uint32{38}}, errno: 97, socketcall: SocketcallDeny}
 	hardened, ch, err := rewrite(base, c)
 	if err != nil {
 		t.Fatal(err)
@@ -177,26 +177,33 @@ func TestDeparturesAreNamed(t *testing.T) {
 	}
 	for name, src := range sources {
 		for _, o := range ways(src, specs.ArchX86_64) {
-			base := parse(t, src)
-			c, err := closingOf(testPlan("fips"), base, o.Options)
-			if err != nil {
-				continue // socketcall cannot be kept with a broker
+			for _, p := range []*plan.Plan{testPlan("fips"), manyClasses()} {
+				departuresAreNamed(t, name, src, p, o.Options)
 			}
-			for _, c.apart = range []bool{false, true} {
-				_, ch, err := rewrite(base, c)
-				if err != nil {
-					t.Fatal(err)
-				}
-				gaps, err := gapsOf(testPlan("fips"), base, c, ch, o.Options)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, d := range ch.departures {
-					named := slices.ContainsFunc(gaps, func(g plan.Gap) bool { return g.Name == d.gap })
-					if d.gap != "" && !named {
-						t.Errorf("%s, socketcall %s, broker %q: %s departs by the gap %s, of which nothing tells", name, o.Socketcall, o.Broker, d.call, d.gap)
-					}
-				}
+		}
+	}
+}
+
+func departuresAreNamed(t *testing.T, name string, src []byte, p *plan.Plan, o Options) {
+	t.Helper()
+	base := parse(t, src)
+	c, err := closingOf(p, base, o)
+	if err != nil {
+		return // socketcall cannot be kept with a broker
+	}
+	for _, c.apart = range []bool{false, true} {
+		_, ch, err := rewrite(base, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gaps, err := gapsOf(p, base, c, ch, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range ch.departures {
+			named := slices.ContainsFunc(gaps, func(g plan.Gap) bool { return g.Name == d.gap })
+			if d.gap != "" && !named {
+				t.Errorf("%s, socketcall %s, broker %q: %s departs by the gap %s, of which nothing tells", name, o.Socketcall, o.Broker, d.call, d.gap)
 			}
 		}
 	}

@@ -53,6 +53,7 @@ type permission struct {
 func (h *hardener) familyRules(name string, base []profile.Rule) ([]profile.Rule, error) {
 	closed := h.closed(name)
 	h.declareFamilies(name, closed)
+	h.declareSockets(name)
 	if isPermissive(h.base.DefaultAction) {
 		rules, err := h.subtract(name, base, closed)
 		return h.narrower(rules), err
@@ -70,13 +71,17 @@ func (h *hardener) familyRules(name string, base []profile.Rule) ([]profile.Rule
 		permissions = grant(permissions)
 	}
 	permissions = simplify(permissions, denials(base), closed)
-	ranges := !areTangled(h.listed(name, permissions, base, true))
+	rules, err := h.listed(name, permissions, base, true)
+	ranges := !areTangled(rules)
+	if err == nil && !ranges {
+		rules, err = h.listed(name, permissions, base, false)
+	}
 	if slices.ContainsFunc(permissions, func(p permission) bool { return p.rest }) {
 		h.change.highbits = true
 		h.change.socketRest = h.change.socketRest || ranges && name == "socket"
 		h.change.depart(gapHighbits, name, atLeast(0, familyLimit)...)
 	}
-	return h.listed(name, permissions, base, ranges), nil
+	return rules, err
 }
 
 // effective lists the rules of a call that libseccomp does not throw away: the
@@ -123,21 +128,29 @@ func (h *hardener) declareFamilies(name string, closed []uint32) {
 
 // listed writes permissions and denials in a profile that denies by default,
 // with ranges or without.
-func (h *hardener) listed(name string, permissions []permission, base []profile.Rule, ranges bool) []profile.Rule {
+func (h *hardener) listed(name string, permissions []permission, base []profile.Rule, ranges bool) ([]profile.Rule, error) {
 	closed := h.closed(name)
 	var rules []profile.Rule
 	for _, p := range permissions {
-		rules = append(rules, p.encode(ranges)...)
+		rules = append(rules, p.encode(ranges, h.narrowFamilies())...)
 		if p.rest && ranges {
 			rules = append(rules, h.denyRest(name, p.rule)...)
 		}
 	}
+	for _, f := range h.narrowFamilies() {
+		own, err := h.ownFamily(name, f, permissions, base, ranges)
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, own...)
+	}
+	ours := rules
 	for _, r := range denials(base) {
-		if !comparesOnly(r, h.families) {
+		if !comparesOnly(r, h.families) && !denies(ours, r) {
 			rules = append(rules, r)
 		}
 	}
-	return h.narrower(append(rules, h.denyFamilies(name, closed, equals)...))
+	return h.narrower(append(rules, h.denyFamilies(name, closed, equals)...)), nil
 }
 
 // denyRest refuses what a permission held above the last family, where that
@@ -169,7 +182,7 @@ func (h *hardener) denyFamilies(name string, closed []uint32, compare func(uint6
 // do it, as long as no rule permits more widely.
 func (h *hardener) subtract(name string, base []profile.Rule, closed []uint32) ([]profile.Rule, error) {
 	base = h.effective(base)
-	if err := h.onePermission(name, base, closed...); err != nil {
+	if err := h.onePermission(name, base, slices.Concat(closed, h.narrowFamilies())...); err != nil {
 		return nil, err
 	}
 	rules := slices.DeleteFunc(slices.Clone(base), func(r profile.Rule) bool {
@@ -181,7 +194,11 @@ func (h *hardener) subtract(name string, base []profile.Rule, closed []uint32) (
 		r.Args = []specs.LinuxSeccompArg{{Index: 0, Op: specs.OpNotEqual, Value: afalg.Family}}
 		return []profile.Rule{r, notify(name, equals(afalg.Family))}, nil
 	}
-	return append(rules, h.denyFamilies(name, closed, lowEquals)...), nil
+	rules = append(rules, h.denyFamilies(name, closed, lowEquals)...)
+	for _, s := range h.narrow {
+		rules = append(rules, h.subtractSockets(name, s)...)
+	}
+	return rules, nil
 }
 
 // reaches reports whether a rule may apply to a family, whatever the high bits
@@ -349,11 +366,12 @@ func (q permission) within(p permission) bool {
 const gapHighbits = string(afalg.RouteSocketHighbits)
 
 // encode writes the families as comparisons that every runtime reads alike:
-// each in a rule of its own, none masked, and none that high bits satisfy.
-func (p permission) encode(ranges bool) []profile.Rule {
+// each in a rule of its own, none masked, and none that high bits satisfy. Some
+// families have rules of their own, which are asked first: a range may hold them.
+func (p permission) encode(ranges bool, own []uint32) []profile.Rule {
 	first := 0
-	for ranges && first < familyLimit && p.families[first] {
-		first++
+	if ranges {
+		first = p.below()
 	}
 	var rules []profile.Rule
 	add := func(op specs.LinuxSeccompOperator, v int) {
@@ -361,15 +379,26 @@ func (p permission) encode(ranges bool) []profile.Rule {
 		r.Args = append([]specs.LinuxSeccompArg{{Index: 0, Op: op, Value: uint64(v)}}, p.rule.Args...)
 		rules = append(rules, r)
 	}
-	if first >= rangePays {
+	if first > 0 {
 		add(specs.OpLessThan, first)
-	} else {
-		first = 0
 	}
 	for f := first; f < familyLimit; f++ {
-		if p.families[f] {
+		if p.families[f] && !slices.Contains(own, uint32(f)) {
 			add(specs.OpEqualTo, f)
 		}
 	}
 	return rules
+}
+
+// below is the end of the range of families from 0 on that a permission is
+// written with; 0 if a range does not pay.
+func (p permission) below() int {
+	first := 0
+	for first < familyLimit && p.families[first] {
+		first++
+	}
+	if first < rangePays {
+		return 0
+	}
+	return first
 }

@@ -3,10 +3,13 @@ package harden
 import (
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 // gapRevived is about what libseccomp loses of a base.
@@ -32,6 +35,9 @@ func grantedRules(p *plan.Plan, base *profile.Profile, broker bool, grants []str
 	var gaps []plan.Gap
 	opens := false
 	for _, r := range rules {
+		if onlyClasses(r) {
+			continue
+		}
 		opens = opens || !broker || !r.StrictExec
 		switch {
 		case !broker:
@@ -42,7 +48,7 @@ func grantedRules(p *plan.Plan, base *profile.Profile, broker bool, grants []str
 				"the rule holds for nobody: it says strict-exec, and the broker cannot see who steers an executable; only the kernel half can"))
 		}
 	}
-	return append(gaps, p.ZeroCopyGaps(opens)...), nil
+	return slices.Concat(gaps, openedClasses(p, rules), p.ZeroCopyGaps(opens)), nil
 }
 
 // deniedRules are the rules of the policy that are not granted.
@@ -62,6 +68,10 @@ func filterGaps(base *profile.Profile, c closing, ch change, o Options) []plan.G
 	if ch.highbits {
 		gaps = append(gaps, plan.Stricter.Gap(gapHighbits, []afalg.Route{afalg.RouteSocketHighbits},
 			"calls with high bits in the family argument are refused for every family; no C library sets them"))
+	}
+	if ch.ints {
+		gaps = append(gaps, plan.Stricter.Gap(gapInts, nil,
+			"calls with high bits in the type or protocol of a socket, or in the level or name of a socket option, are refused where the policy closes a part of the family, or an option; no C library sets them"))
 	}
 	if ch.revived {
 		gaps = append(gaps, plan.Stricter.Gap(gapRevived, nil,
@@ -118,6 +128,9 @@ func socketcallGap(c closing, ch change, base *profile.Profile, o Options) []pla
 	case has && ch.unmade:
 		return []plan.Gap{plan.Stricter.Gap(name, routes[:1],
 			"programs that use socketcall get no sockets (32-bit x86, s390, ppc, mips): the base denies some sockets, and the broker does not know which")}
+	case has && ch.options:
+		return []plan.Gap{plan.Stricter.Gap(name, routes[:1],
+			"programs that use socketcall set no socket options (32-bit x86, s390, ppc, mips): the policy denies some, and they are behind a pointer")}
 	case !has || !ch.socketcall || c.socketcall == SocketcallBroker && allows:
 		return nil
 	case c.socketcall == SocketcallBroker:
@@ -129,7 +142,11 @@ func socketcallGap(c closing, ch change, base *profile.Profile, o Options) []pla
 		return []plan.Gap{plan.Stricter.Gap(name, routes[:1],
 			"programs that use socketcall get no sockets (32-bit x86, s390, ppc, mips); --socketcall keep leaves it to an LSM rule")}
 	case !allows:
-		return []plan.Gap{plan.Wider.Gap(name, routes, "32-bit programs reach every family through socketcall"+behind)}
+		reach := "32-bit programs reach every family through socketcall"
+		if len(c.options) > 0 {
+			reach += ", and set every socket option"
+		}
+		return []plan.Gap{plan.Wider.Gap(name, routes, reach+behind)}
 	case native:
 		return []plan.Gap{plan.Wider.Gap(name, routes, "socketcall stays open to calls with high bits"+behind)}
 	}
@@ -164,7 +181,22 @@ func errnoGaps(base *profile.Profile, c closing, ch change) []plan.Gap {
 	}
 	if h.isDefault(c.errno) && ch.socketcall && c.socketcall != SocketcallBroker {
 		gaps = append(gaps, plan.Different.Gap(GapSocketcall, []afalg.Route{afalg.RouteCompatSocketcall},
-			"refused with another errno: the policy's is the base's default, and the runtimes drop a rule that equals the default"))
+			anotherErrno))
+	}
+	for _, class := range []struct {
+		name  string
+		here  bool
+		errno uint
+	}{
+		{policy.GapSockets, len(c.narrow) > 0, c.errno},
+		{policy.GapSocketOptions, len(c.options) > 0, uint(unix.ENOPROTOOPT)},
+		{policy.GapUserNamespaces, c.userNamespaces, uint(unix.EINVAL)},
+	} {
+		if class.here && h.isDefault(class.errno) {
+			gaps = append(gaps, plan.Different.Gap(class.name, nil, anotherErrno))
+		}
 	}
 	return gaps
 }
+
+const anotherErrno = "refused with another errno: the one that it should have is the base's default, and the runtimes drop a rule that equals the default"

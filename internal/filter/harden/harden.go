@@ -13,11 +13,11 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
 	"github.com/afalg-policy/afalg-policy/internal/parallel"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 // Options are the inputs besides policy and profile.
@@ -87,6 +87,11 @@ func harden(p *plan.Plan, base *profile.Profile, o Options) (*profile.Profile, [
 	if c.socketcall == SocketcallBroker {
 		base = c.reopenSocketcall(base)
 	}
+	held, err := o.held(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	base = c.reopenClasses(base, plan.OpenedBy(held))
 	hardened, gaps, err := c.hardenProved(p, base, o)
 	if _, failed := errors.AsType[*proofError](err); !failed {
 		return hardened, gaps, err
@@ -121,7 +126,7 @@ func (c closing) hardenProved(p *plan.Plan, base *profile.Profile, o Options) (*
 	if err != nil {
 		return nil, nil, fmt.Errorf("hardening the base profile: %w", err)
 	}
-	pairs, err := pairsOf(base, hardened, o)
+	pairs, err := pairsOf(base, hardened, o.hosts(base, c.callNames()...))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -156,8 +161,12 @@ func Prove(p *plan.Plan, result *profile.Profile, o Options) error {
 	if _, ok := o.recall(key); ok {
 		return nil
 	}
-	c := closing{families: closedFamilies(p), socketcall: SocketcallDeny, broker: o.Broker != ""}
-	c.granted = len(o.Grants) > 0 && !c.broker
+	held, err := o.held(p)
+	if err != nil {
+		return err
+	}
+	c := closing{classes: classesOf(p, held), socketcall: SocketcallDeny, broker: o.Broker != ""}
+	c.granted = opensAFALG(held) && !c.broker
 	switch {
 	case o.Socketcall == SocketcallKeep:
 		c.socketcall = SocketcallKeep
@@ -174,13 +183,17 @@ func Prove(p *plan.Plan, result *profile.Profile, o Options) error {
 
 // closingOf checks the options that are about the broker.
 func closingOf(p *plan.Plan, base *profile.Profile, o Options) (closing, error) {
+	held, err := o.held(p)
+	if err != nil {
+		return closing{}, err
+	}
 	c := closing{
-		families:   closedFamilies(p),
+		classes:    classesOf(p, held),
 		errno:      uint(p.SocketErrno.Number),
 		socketcall: o.Socketcall,
 		broker:     o.Broker != "",
 	}
-	c.granted = len(o.Grants) > 0 && !c.broker
+	c.granted = opensAFALG(held) && !c.broker
 	if err := checkSocketcall(o.Socketcall, c.broker); err != nil {
 		return c, err
 	}
@@ -194,21 +207,16 @@ func closingOf(p *plan.Plan, base *profile.Profile, o Options) (closing, error) 
 	return c, CheckBroker(o.Broker)
 }
 
-// closedFamilies lists AF_ALG and the further families of a plan, sorted.
-func closedFamilies(p *plan.Plan) []uint32 {
-	families := []uint32{afalg.Family}
-	for _, f := range p.Families {
-		families = append(families, f.Number)
-	}
-	slices.Sort(families)
-	return slices.Compact(families)
+// opensAFALG reports whether rules allow more than denied classes.
+func opensAFALG(held []policy.Rule) bool {
+	return slices.ContainsFunc(held, func(r policy.Rule) bool { return !onlyClasses(r) })
 }
 
 // pairsOf resolves base and result for every machine that they are for: the one
 // of the host where they are resolved, each that the base names otherwise.
-func pairsOf(base, hardened *profile.Profile, o Options) ([]pair, error) {
+func pairsOf(base, hardened *profile.Profile, hosts []profile.Host) ([]pair, error) {
 	var pairs []pair
-	for _, h := range o.hosts(base) {
+	for _, h := range hosts {
 		before, err := base.Resolve(h)
 		if err != nil {
 			return nil, err
@@ -233,8 +241,8 @@ func (p pair) same(other pair) bool {
 // hosts lists the hosts for which a profile is proved. A conditional one is for
 // each machine with every capability that a condition names and with those of an
 // ordinary container; and with none if a condition is about a call that
-// hardening rewrites.
-func (o Options) hosts(p *profile.Profile) []profile.Host {
+// hardening rewrites: those of every hardening, or further ones.
+func (o Options) hosts(p *profile.Profile, further ...string) []profile.Host {
 	if !o.Conditional {
 		return []profile.Host{o.Host}
 	}
@@ -243,7 +251,7 @@ func (o Options) hosts(p *profile.Profile) []profile.Host {
 		natives = []specs.Arch{o.Host.Arch}
 	}
 	sets := [][]string{p.Caps(), profile.DefaultCaps()}
-	touched, _ := split(p.Syscalls, closing{broker: true}.brokerNames()...)
+	touched, _ := split(p.Syscalls, append(closing{broker: true}.brokerNames(), further...)...)
 	for _, rules := range touched {
 		if slices.ContainsFunc(rules, func(r profile.Rule) bool { return r.Conditional() }) {
 			sets = append(sets, nil)

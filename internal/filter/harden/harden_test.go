@@ -18,7 +18,7 @@ import (
 // TestRoutesClosed is promise 3 beyond what generating asks: every level too.
 func TestRoutesClosed(t *testing.T) {
 	t.Parallel()
-	c := closing{families: []uint32{unix.AF_RDS, unix.AF_RXRPC, unix.AF_ALG}, errno: uint(unix.EAFNOSUPPORT), socketcall: SocketcallDeny}
+	c := closing{classes: classes{families: []uint32{unix.AF_RDS, unix.AF_RXRPC, unix.AF_ALG}}, errno: uint(unix.EAFNOSUPPORT), socketcall: SocketcallDeny}
 	for _, b := range bases(t) {
 		hardened, _, err := rewrite(parse(t, b.src), c)
 		if err != nil {
@@ -84,7 +84,7 @@ func TestBasesAreOpen(t *testing.T) {
 // result agree, except in what hardening is about.
 func TestNothingElseChanges(t *testing.T) {
 	t.Parallel()
-	c := closing{families: []uint32{unix.AF_ALG}, errno: uint(unix.EAFNOSUPPORT), socketcall: SocketcallDeny}
+	c := closing{classes: classes{families: []uint32{unix.AF_ALG}}, errno: uint(unix.EAFNOSUPPORT), socketcall: SocketcallDeny}
 	for _, b := range bases(t) {
 		parsed := parse(t, b.src)
 		hardened, ch, err := rewrite(parsed, c)
@@ -132,7 +132,7 @@ func declared(abis []afalg.ABI, ch change) []cbpf.Region {
 // the programs: families 0 to 64, every call number to 600, both halves.
 func TestFamiliesOneByOne(t *testing.T) {
 	t.Parallel()
-	c := closing{families: []uint32{unix.AF_ALG}, errno: uint(unix.EAFNOSUPPORT), socketcall: SocketcallDeny}
+	c := closing{classes: classes{families: []uint32{unix.AF_ALG}}, errno: uint(unix.EAFNOSUPPORT), socketcall: SocketcallDeny}
 	refused := cbpf.Action(unix.SECCOMP_RET_ERRNO | uint32(unix.EAFNOSUPPORT))
 	for _, b := range bases(t) {
 		parsed := parse(t, b.src)
@@ -184,7 +184,7 @@ func ours(abi afalg.ABI, nr uint32, arg uint64) bool {
 // TestHardenedTwice: a result is a base like any other, and does not change.
 func TestHardenedTwice(t *testing.T) {
 	t.Parallel()
-	c := closing{families: []uint32{unix.AF_ALG}, errno: uint(unix.EAFNOSUPPORT), socketcall: SocketcallDeny}
+	c := closing{classes: classes{families: []uint32{unix.AF_ALG}}, errno: uint(unix.EAFNOSUPPORT), socketcall: SocketcallDeny}
 	for _, b := range bases(t) {
 		once, _, err := rewrite(parse(t, b.src), c)
 		if err != nil {
@@ -227,7 +227,7 @@ func TestErrnos(t *testing.T) {
 		{"none/amd64", afalg.RouteCompatSocketcall, denied(unix.EAFNOSUPPORT)},
 		{"none/amd64", afalg.RouteIOUring, denied(unix.ENOSYS)},
 	}
-	c := closing{families: []uint32{unix.AF_ALG}, errno: uint(unix.EAFNOSUPPORT), socketcall: SocketcallDeny}
+	c := closing{classes: classes{families: []uint32{unix.AF_ALG}}, errno: uint(unix.EAFNOSUPPORT), socketcall: SocketcallDeny}
 	for _, b := range bases(t) {
 		hardened, _, err := rewrite(parse(t, b.src), c)
 		if err != nil {
@@ -256,7 +256,7 @@ func TestErrnos(t *testing.T) {
 func TestNoEncodingIsMisread(t *testing.T) {
 	t.Parallel()
 	for _, errno := range []unix.Errno{unix.EAFNOSUPPORT, unix.EPERM, unix.ENOSYS} {
-		c := closing{families: []uint32{unix.AF_ALG}, errno: uint(errno), socketcall: SocketcallDeny}
+		c := closing{classes: classes{families: []uint32{unix.AF_ALG}}, errno: uint(errno), socketcall: SocketcallDeny}
 		for _, b := range bases(t) {
 			parsed := parse(t, b.src)
 			hardened, _, err := rewrite(parsed, c)
@@ -294,7 +294,7 @@ func TestMiscompiledShape(t *testing.T) {
 			{Names: []string{"socketcall"}, Action: specs.ActErrno, ErrnoRet: &errno},
 		},
 	}
-	c := closing{families: []uint32{unix.AF_ALG}, errno: errno, socketcall: SocketcallDeny}
+	c := closing{classes: classes{families: []uint32{unix.AF_ALG}}, errno: errno, socketcall: SocketcallDeny}
 	err := prove(p, hostOf(specs.ArchX86_64), c)
 	open, ok := err.(*openError)
 	if !ok || open.Verdict.Call.Route != afalg.RouteSocket || open.Verdict.Witness == nil {

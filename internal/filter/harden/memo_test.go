@@ -24,10 +24,11 @@ func memoOptions() Options {
 func memoPlan() *plan.Plan {
 	return &plan.Plan{
 		Name: "p", Digest: "sha256:0", SocketErrno: plan.Errno{Name: "EPERM", Number: 1}, BindErrno: plan.Errno{Name: "EIO", Number: 5},
-		Families: []policy.Family{{Name: "AF_KEY", Number: 15}}, ZeroCopy: policy.Yes, Unconfined: plan.Harden, UnconfinedSaid: true,
+		Families: []policy.Family{{Name: "AF_KEY", Number: 15}}, Sockets: memoSockets(), SocketOptions: memoSocketOptions(), UserNamespaces: true, ZeroCopy: policy.Yes, Unconfined: plan.Harden, UnconfinedSaid: true,
 		Rules: []policy.Rule{{
 			Name: "r", Anyone: true, Binaries: []policy.Binary{{Path: "/a", SHA256: "0"}}, StrictExec: true, Users: []string{"root"}, Capabilities: []string{"CAP_BPF"}, Units: []string{"a.service"},
 			Algorithms: policy.Algorithms{{Algorithm: afalg.Algorithm{Type: afalg.Hash, Name: "sha1"}}},
+			Sockets:    memoSockets(), SocketOptions: memoSocketOptions(), UserNamespaces: true,
 		}},
 		Grants: []policy.Grant{{
 			Rules: []policy.GrantedRule{{Name: "r"}}, Socketcall: policy.SocketcallBroker, DecidedBy: policy.DecidedByLSM, Platforms: []string{"docker"}, Builds: true, Names: []string{"web"}, Images: []string{"sha256:0"},
@@ -35,6 +36,14 @@ func memoPlan() *plan.Plan {
 		}},
 		ExpectOpen: []policy.Expected{{Reason: "it runs", OutsideContainers: true, Units: []string{"b.service"}, Binaries: []string{"/b"}}},
 	}
+}
+
+func memoSockets() []policy.Socket {
+	return []policy.Socket{{Family: "AF_NETLINK", Type: "SOCK_RAW", Protocol: "NETLINK_XFRM"}}
+}
+
+func memoSocketOptions() []policy.SocketOption {
+	return []policy.SocketOption{{Level: "SOL_TCP", Option: "TCP_ULP"}}
 }
 
 // noMemo keeps nothing, but has results looked up.

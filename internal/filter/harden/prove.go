@@ -2,6 +2,7 @@ package harden
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -81,12 +82,12 @@ func (c closing) compiled(p *specs.LinuxSeccomp, h profile.Host, then func(*secc
 func (c closing) proveProgram(program *seccomp.Program, r seccomp.Runtime, allows bool) error {
 	filter := cbpf.Filter{cbpf.Program(program.Insns)}
 	accepts := func(v verify.Verdict, family uint32) bool { return c.accepts(v, family, allows) }
-	open, err := firstOpen(filter, verify.Admitted(program), c.families, accepts)
+	open, err := c.firstOpen(filter, verify.Admitted(program), accepts)
 	switch {
 	case err != nil:
 		return fmt.Errorf("proving the program of %s: %w", r, err)
 	case open != nil:
-		return &openError{Runtime: r, Level: program.Level, Family: open.family, Verdict: open.verdict}
+		return &openError{Runtime: r, Level: program.Level, About: open.about, Verdict: open.verdict}
 	}
 	return nil
 }
@@ -100,38 +101,68 @@ func ProveFilter(p *plan.Plan, f cbpf.Filter, o Options) error {
 	if abis == nil {
 		return fmt.Errorf("the system calls of %s are not known", o.Host.Arch)
 	}
+	held, err := o.held(p)
+	if err != nil {
+		return err
+	}
 	accepts := func(v verify.Verdict, _ uint32) bool {
 		return v.State == verify.Listener || v.Call.Name == "socketcall" && o.Socketcall == SocketcallKeep
 	}
-	open, err := firstOpen(f, abis, closedFamilies(p), accepts)
+	open, err := classesOf(p, held).firstOpen(f, abis, accepts)
 	if err != nil || open == nil {
 		return err
 	}
 	v := open.verdict
-	return fmt.Errorf("%s on %s reaches %s (%s: %s)", v.Call.Name, v.Call.ABI.Name, afalg.FamilyName(open.family), v.State, explained(v))
+	return fmt.Errorf("%s on %s reaches %s (%s: %s)", v.Call.Name, v.Call.ABI.Name, open.about, v.State, explained(v))
 }
 
-// reached is a family, and the answer about a call that reaches it.
+// reached is what is closed, and the answer about a call that reaches it.
 type reached struct {
 	verdict verify.Verdict
-	family  uint32
+	about   string
 }
 
-// firstOpen finds the first call by which a filter leaves one of the families open,
-// unless it is accepted; nil if there is none.
-func firstOpen(f cbpf.Filter, abis []afalg.ABI, families []uint32, accepts func(verify.Verdict, uint32) bool) (*reached, error) {
-	for _, family := range families {
-		verdicts, err := verify.Routes(f, abis, family, verify.Options{})
-		if err != nil {
+// firstOpen finds the first call by which a filter leaves something open, unless
+// that is accepted; nil if there is none.
+func (c classes) firstOpen(f cbpf.Filter, abis []afalg.ABI, accepts func(verify.Verdict, uint32) bool) (*reached, error) {
+	all, err := c.questions(abis)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range all {
+		var verdicts []verify.Verdict
+		for _, q := range a.Questions {
+			v, err := q.Ask(f, verify.Options{})
+			if err != nil {
+				return nil, err
+			}
+			verdicts = append(verdicts, v)
+		}
+		if err := verify.OpenReplaceable(f, abis, verdicts, verify.Directly); err != nil {
 			return nil, err
 		}
 		for _, v := range verdicts {
-			if v.State != verify.Closed && !accepts(v, family) {
-				return &reached{v, family}, nil
+			if v.State != verify.Closed && !accepts(v, a.Family) {
+				return &reached{v, a.About}, nil
 			}
 		}
 	}
 	return nil, nil
+}
+
+// questions lists what has to be closed. What classes have in common, as socketcall,
+// is asked once.
+func (c classes) questions(abis []afalg.ABI) ([]verify.Asked, error) {
+	all, err := verify.Classes{Families: c.families, Sockets: c.narrow, Options: c.options, UserNamespaces: c.userNamespaces}.Questions(abis)
+	seen := map[cbpf.Region]bool{}
+	for i := range all {
+		all[i].Questions = slices.DeleteFunc(all[i].Questions, func(q verify.Question) bool {
+			again := seen[q.Region]
+			seen[q.Region] = true
+			return again
+		})
+	}
+	return all, err
 }
 
 // accepts reports whether a route is open because the user took that gap on, or
@@ -142,7 +173,7 @@ func (c closing) accepts(v verify.Verdict, family uint32, allows bool) bool {
 		return call.Name == "socket" && family == afalg.Family || call.Name == "socketcall" && c.socketcall != SocketcallDeny
 	}
 	if call.Name == "socketcall" {
-		return c.socketcall == SocketcallKeep
+		return c.socketcall == SocketcallKeep && !(allows && *call.Arg0 == socketcallSetsockopt)
 	}
 	if !c.granted || family != afalg.Family || call.Name != "socket" {
 		return false
@@ -156,7 +187,7 @@ func (c closing) accepts(v verify.Verdict, family uint32, allows bool) bool {
 type openError struct {
 	Runtime seccomp.Runtime
 	Level   int
-	Family  uint32
+	About   string
 	Verdict verify.Verdict
 }
 
@@ -177,5 +208,5 @@ func (e *openError) Error() string {
 	}
 	return fmt.Sprintf("the base cannot be hardened: with %s (libseccomp %s, level %d) %s on %s still reaches %s (%s: %s); witness: %s",
 		e.Runtime, seccomp.Version(), e.Level, v.Call.Name, v.Call.ABI.Name,
-		afalg.FamilyName(e.Family), v.State, explained(v), witness)
+		e.About, v.State, explained(v), witness)
 }

@@ -18,7 +18,7 @@ const lowWord = 0xffffffff
 
 // closing is what a profile is hardened against.
 type closing struct {
-	families   []uint32 // closed for socketpair, and for socket unless granted
+	classes    // AF_ALG is closed for socketpair, and for socket unless granted
 	errno      uint
 	socketcall Socketcall
 	granted    bool // socket(AF_ALG) stays open
@@ -43,6 +43,8 @@ type change struct {
 	unmade     bool     // sockets of socketcall that the base denies in part
 	stub       bool     // runc's ENOSYS stub answers other calls
 	revived    bool     // denials of the base that its program lacks
+	options    bool     // socketcall sets no options, though a broker answers the rest
+	ints       bool     // calls with high bits in an int are refused
 	departures []departure
 }
 
@@ -61,7 +63,7 @@ func isPermissive(a specs.LinuxSeccompAction) bool {
 // chooses the errno. The base was checked, and is not changed.
 func rewrite(base *profile.Profile, c closing) (*profile.Profile, change, error) {
 	out := *base
-	touched, rest := split(base.Syscalls, c.brokerNames()...)
+	touched, rest := split(base.Syscalls, slices.Concat(c.brokerNames(), c.callNames())...)
 	h := hardener{closing: c, base: base}
 	socketcall, err := h.socketcallRules(touched)
 	if err != nil {
@@ -83,8 +85,8 @@ func rewrite(base *profile.Profile, c closing) (*profile.Profile, change, error)
 	for _, name := range ioUringCalls {
 		rules = append(rules, h.ioUringRules(name, touched[name])...)
 	}
-	if c.broker {
-		r, err := h.brokerRules(touched)
+	for _, further := range []func(map[string][]profile.Rule) ([]profile.Rule, error){h.brokerRules, h.optionRules, h.namespaceRules} {
+		r, err := further(touched)
 		if err != nil {
 			return nil, change{}, err
 		}

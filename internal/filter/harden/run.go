@@ -31,13 +31,17 @@ func RunFilter(p *plan.Plan, o RunOptions) (program []unix.SockFilter, gaps []pl
 		return nil, nil, err
 	}
 	base := profile.AllowAll(o.Arch)
+	held, err := p.RulesNamed(o.Grants)
+	if err != nil {
+		return nil, nil, err
+	}
 	if gaps, err = grantedRules(p, base, true, o.Grants); err != nil {
 		return nil, nil, err
 	}
 	if err := plan.Settle(gaps, o.Accept, nil); err != nil {
 		return nil, gaps, err
 	}
-	c := closing{families: closedFamilies(p), errno: uint(p.SocketErrno.Number), socketcall: o.Socketcall, broker: true}
+	c := closing{classes: classesOf(p, held), errno: uint(p.SocketErrno.Number), socketcall: o.Socketcall, broker: true}
 	hardened, ch, err := rewrite(base, c)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making the filter: %w", err)

@@ -32,7 +32,7 @@ func TestRunFilter(t *testing.T) {
 			c := brokerClosing(s)
 			program := cbpf.Program(insns)
 			for _, abi := range afalg.Machine(string(arch)) {
-				for _, family := range closedFamilies(p) {
+				for _, family := range classesOf(p, nil).families {
 					c.checkRoutes(t, program, abi, family)
 				}
 				checkOrdinary(t, program, abi, s)

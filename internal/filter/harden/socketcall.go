@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
@@ -39,6 +38,19 @@ var socketcallMade = func() map[uint64]string {
 
 // socketcallFamilies are those that reach a family, sorted.
 var socketcallFamilies = slices.Sorted(maps.Keys(socketcallMade))
+
+// socketcallSetsockopt is the number by which options are set, behind the pointer.
+const socketcallSetsockopt = 14
+
+// closedSocketcalls are the numbers that reach what is closed, sorted.
+func (c closing) closedSocketcalls() []uint64 {
+	calls := slices.Clone(socketcallFamilies)
+	if len(c.options) > 0 {
+		calls = append(calls, socketcallSetsockopt)
+	}
+	slices.Sort(calls)
+	return calls
+}
 
 // socketcallBrokered are the numbers that the broker answers, sorted.
 var socketcallBrokered = func() (all []uint64) {
@@ -107,23 +119,25 @@ func (h *hardener) hasCompanions() bool {
 	})
 }
 
-// subtractSocketcall closes two calls in a profile that allows by default.
+// subtractSocketcall closes single calls in a profile that allows by default.
 func (h *hardener) subtractSocketcall(base []profile.Rule) []profile.Rule {
 	h.change.socketcall = true
 	var ours []profile.Rule
-	for _, call := range socketcallFamilies {
+	for _, call := range h.closedSocketcalls() {
 		h.change.depart(GapSocketcall, "socketcall", argument(0, uint32(call)))
 		if h.apart {
 			ours = append(ours, h.deny(whySocketcall, "socketcall", h.errno, equals(call))...)
 		}
-		if h.socketcall != SocketcallKeep {
+		// Sockets by socketcall are refused, kept or not: libseccomp does that with
+		// those of native programs. Options of sockets from elsewhere are not.
+		if h.socketcall != SocketcallKeep || call == socketcallSetsockopt {
 			ours = append(ours, h.deny(whySocketcall, "socketcall", h.errno, lowEquals(call))...)
 		}
 	}
 	if h.apart {
 		return unitedDenials(ours, denials(base))
 	}
-	if h.socketcall == SocketcallKeep {
+	if len(ours) == 0 {
 		return base
 	}
 	hardenedBefore := func(r profile.Rule) bool {
@@ -161,7 +175,7 @@ func (h *hardener) denySocketcall() []profile.Rule {
 	if !h.apart || isPermissive(h.base.DefaultAction) {
 		return h.refuseSocketcall()
 	}
-	calls := socketcallFamilies
+	calls := h.closedSocketcalls()
 	if h.broker {
 		calls = socketcallBrokered
 	}
@@ -175,12 +189,7 @@ func (h *hardener) denySocketcall() []profile.Rule {
 // refuseSocketcall is a denial that the runtimes do not drop: libseccomp's own
 // rule would open the call.
 func (h *hardener) refuseSocketcall(args ...specs.LinuxSeccompArg) []profile.Rule {
-	for _, errno := range []uint{h.errno, uint(unix.ENOSYS), uint(unix.EPERM)} {
-		if !h.isDefault(errno) {
-			return h.deny(whySocketcall, "socketcall", errno, args...)
-		}
-	}
-	return nil
+	return h.refuse(whySocketcall, "socketcall", h.errno, args...)
 }
 
 // reopenSocketcall takes back what an earlier hardening did to socketcall, as in
@@ -229,7 +238,7 @@ func (h *hardener) keepSocketcall(base, permitted []profile.Rule) []profile.Rule
 		}
 		return append(rules, denials(base)...)
 	}
-	for _, call := range socketcallFamilies {
+	for _, call := range h.closedSocketcalls() {
 		h.change.depart(GapSocketcall, "socketcall", argument(0, uint32(call)))
 		named := func(r profile.Rule) bool { return slices.Equal(r.Args, []specs.LinuxSeccompArg{equals(call)}) }
 		if !slices.ContainsFunc(base, named) {
@@ -280,6 +289,14 @@ func (h *hardener) brokeredSocketcall(base []profile.Rule, touched map[string][]
 	for _, call := range socketcallBrokered {
 		h.change.depart("", "socketcall", argument(0, uint32(call)))
 		switch {
+		case call == socketcallSetsockopt && len(h.options) > 0:
+			// What the broker reads behind the pointer may change before the kernel
+			// reads it, and it lets the kernel go on with options of other sockets.
+			h.change.options = true
+			rules = append(rules, h.refuseSocketcall(equals(call))...)
+			if allows {
+				rules = append(rules, h.refuseSocketcall(lowEquals(call))...)
+			}
 		case !allows:
 			rules = append(rules, notify("socketcall", equals(call)))
 		case len(denials(touched[socketcallMade[call]])) > 0:
