@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
@@ -160,7 +159,7 @@ type questions struct {
 
 // askFlags adds the flags that ask for more than AF_ALG.
 func askFlags(cmd *cobra.Command) func(*tui) (questions, error) {
-	policy := cmd.Flags().String("policy", "", "ask for the families that `POLICY` denies too; with --all, what it expects to be open is no finding")
+	policy := cmd.Flags().String("policy", "", "ask for what `POLICY` denies besides too; with --all, what it expects to be open is no finding")
 	queries := cmd.Flags().StringArray("ask", nil, "ask about a call too, as in `QUERY` 'socket(family=AF_RXRPC)'; may be repeated")
 	return func(t *tui) (questions, error) {
 		var q questions
@@ -179,11 +178,7 @@ func askFlags(cmd *cobra.Command) func(*tui) (questions, error) {
 			return questions{}, &unusableError{err}
 		}
 		q.plan = p
-		for _, f := range p.Families {
-			if f.Number != afalg.Family {
-				q.Families = append(q.Families, f.Number)
-			}
-		}
+		q.Deny(p)
 		return q, nil
 	}
 }

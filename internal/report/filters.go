@@ -11,6 +11,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 	"github.com/afalg-policy/afalg-policy/internal/parallel"
+	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/report/source"
 )
 
@@ -47,7 +48,7 @@ type Finding struct {
 
 // Answer is what a filter does with one call that was asked about.
 type Answer struct {
-	About   string   `json:"about"` // a socket family, or the text of a query
+	About   string   `json:"about"` // a denied class, or the text of a query
 	ABI     string   `json:"abi"`
 	Route   string   `json:"route,omitempty"`
 	Call    string   `json:"call"`
@@ -114,19 +115,41 @@ type about struct {
 // Questions are what every source is asked.
 type Questions struct {
 	Families []uint32 // numbers of socket families, besides AF_ALG
-	Queries  []*verify.Query
+	// Sockets, Options and UserNamespaces are asked about too.
+	Sockets        []afalg.Sockets
+	Options        []afalg.SocketOption
+	UserNamespaces bool
+	Queries        []*verify.Query
+}
+
+// Deny adds what a policy denies.
+func (q *Questions) Deny(p *plan.Plan) {
+	for _, s := range p.ClosedSockets() {
+		switch {
+		case s.Family == afalg.Family: // is asked about always
+		case s.Whole():
+			q.Families = append(q.Families, s.Family)
+		default:
+			q.Sockets = append(q.Sockets, s)
+		}
+	}
+	q.Options = append(q.Options, p.ClosedOptions()...)
+	q.UserNamespaces = q.UserNamespaces || p.UserNamespaces
 }
 
 // list returns everything to ask of a source, families first.
 func (q Questions) list(s source.Source) ([]about, error) {
+	classes := verify.Classes{
+		Families: append([]uint32{afalg.Family}, q.Families...), Sockets: q.Sockets, Options: q.Options, UserNamespaces: q.UserNamespaces,
+	}
+	asked, err := classes.Questions(s.ABIs)
+	if err != nil {
+		return nil, err
+	}
 	var all []about
-	for _, family := range append([]uint32{afalg.Family}, q.Families...) {
-		name := afalg.FamilyName(family)
-		for _, question := range verify.RouteQuestions(s.ABIs, family) {
-			// io_uring reaches every family: one answer is enough.
-			if question.Call.Route != afalg.RouteIOUring || family == afalg.Family {
-				all = append(all, about{name, question})
-			}
+	for _, class := range asked {
+		for _, question := range class.Questions {
+			all = append(all, about{class.About, question})
 		}
 	}
 	for _, query := range q.Queries {
