@@ -179,9 +179,5 @@ func (a *Applied) Following() (notes []string, err error) {
 
 // closes is what default profiles are made of.
 func closes(p *plan.Plan) string {
-	families := []string{"AF_ALG"}
-	for _, f := range p.Families {
-		families = append(families, f.Name)
-	}
-	return p.SocketErrno.Name + " for " + strings.Join(families, ", ")
+	return p.SocketErrno.Name + " for " + strings.Join(append([]string{"AF_ALG"}, p.ClosedNames()...), ", ")
 }

@@ -250,7 +250,10 @@ func hardenBase(p *plan.Plan, tool string, base []byte, socketcall harden.Socket
 // rest of it their records would change, and the platform would have to read them
 // again for nothing.
 func whatCloses(p *plan.Plan) *plan.Plan {
-	return &plan.Plan{Name: p.Name, Digest: closes(p), SocketErrno: p.SocketErrno, BindErrno: p.BindErrno, Families: p.Families}
+	return &plan.Plan{
+		Name: p.Name, Digest: closes(p), SocketErrno: p.SocketErrno, BindErrno: p.BindErrno,
+		Families: p.Families, Sockets: p.Sockets, SocketOptions: p.SocketOptions, UserNamespaces: p.UserNamespaces,
+	}
 }
 
 // hostSettings are the files of a host; what has to be known of them is noted.

@@ -44,8 +44,10 @@ func (o Options) Restore(spec *Spec, c plan.Container, images string) (Outcome, 
 	if err != nil {
 		return out, refuse("nothing can be proved of the checkpoint: %v; start the container anew", err)
 	}
+	e := o.engine()
+	e.Grants = o.opening(out.Grants)
 	for _, stack := range cp.stacks {
-		if err := harden.ProveFilter(o.Plan, stack, o.engine()); err != nil {
+		if err := harden.ProveFilter(o.Plan, stack, e); err != nil {
 			return out, refuse("the checkpoint %s: a process was under a filter by which %v; what is restored keeps its filters: start the container anew", images, err)
 		}
 	}

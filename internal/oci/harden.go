@@ -73,7 +73,38 @@ func (o Options) holding(grants []string, out Outcome) (Outcome, error) {
 	if len(grants) > 0 {
 		out.Verdict = Granted
 	}
+	if err := o.checkClasses(grants); err != nil {
+		return out, err
+	}
 	return out, o.denyZeroCopy(grants)
+}
+
+// opening lists those of rules that allow a denied class.
+func (o Options) opening(grants []string) []string {
+	rules, _ := o.Plan.RulesNamed(grants) // the policy grants no others
+	var names []string
+	for _, r := range rules {
+		if r.OpensClasses() {
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
+// checkClasses refuses rules that allow a denied class to some of a container
+// alone: nobody but its filter closes the class, and a filter sees neither binary
+// nor user.
+func (o Options) checkClasses(grants []string) error {
+	rules, err := o.Plan.RulesNamed(grants)
+	if err != nil {
+		return err
+	}
+	for _, r := range rules {
+		if r.OpensClasses() && !r.Anyone {
+			return refuse("the rule %s allows what the policy denies besides AF_ALG, under conditions that a filter does not see: grant a rule with anyone: true", r.Name)
+		}
+	}
+	return nil
 }
 
 // Harden changes linux.seccomp of a spec so that the container has what it is
@@ -145,6 +176,9 @@ func (o Options) listening(out Outcome, spec *Spec) (Outcome, error) {
 // hardened generates the profile.
 func (o Options) hardened(out Outcome, spec *Spec) (Outcome, error) {
 	if err := o.decider(&out); err != nil {
+		return out, err
+	}
+	if err := o.checkClasses(out.Grants); err != nil {
 		return out, err
 	}
 	base := spec.Seccomp
@@ -242,7 +276,7 @@ func (o Options) prove(p *profile.Profile, out Outcome) (held []string, err erro
 		if !out.Brokered && slices.ContainsFunc(p.Syscalls, leavesSocketcall) {
 			return nil, refuse("the seccomp profile leaves socketcall to the agent, which the policy does not grant to this container: name the container in a grant with socketcall: broker")
 		}
-		e.Broker = o.Agent
+		e.Broker, e.Grants = o.Agent, o.opening(held)
 	}
 	if err := harden.Prove(o.Plan, p, e); err != nil {
 		return nil, refuse("the container's seccomp profile does not close AF_ALG: %v; harden it (afalg-policy generate seccomp --base FILE), or have it hardened for every container (afalg-policy install)", err)
