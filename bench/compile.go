@@ -11,22 +11,43 @@ import (
 	"github.com/afalg-policy/afalg-policy/policies"
 )
 
-// compilePair compiles a profile as it is, and as builtin:baseline hardens it.
+// withPresets closes more than AF_ALG.
+const withPresets = `version: 1
+name: presets
+include: [builtin:baseline]
+deny: {presets: [page-cache, unused]}
+`
+
+// compilePair compiles a profile as it is, as builtin:baseline hardens it, and as
+// that with presets does.
 func compilePair(name string, base *profile.Profile, h profile.Host) (pair, error) {
-	baseline, _, err := plan.Load("builtin:baseline", func(string) ([]byte, error) { return policies.Read("baseline") })
-	if err != nil {
-		return pair{}, err
-	}
-	hardened, _, err := harden.Harden(baseline, base, harden.Options{Socketcall: harden.SocketcallDeny, Host: h})
-	if err != nil {
-		return pair{}, err
-	}
 	p := pair{name: name}
+	var err error
 	if p.base, err = compile(base, h); err != nil {
 		return pair{}, err
 	}
-	p.hardened, err = compile(hardened, h)
+	if p.hardened, err = compileHardened("builtin:baseline", base, h); err != nil {
+		return pair{}, err
+	}
+	p.presets, err = compileHardened("presets.yaml", base, h)
 	return p, err
+}
+
+func compileHardened(policy string, base *profile.Profile, h profile.Host) (cbpf.Program, error) {
+	p, _, err := plan.Load(policy, func(name string) ([]byte, error) {
+		if name == "presets.yaml" {
+			return []byte(withPresets), nil
+		}
+		return policies.Read("baseline")
+	})
+	if err != nil {
+		return nil, err
+	}
+	hardened, _, err := harden.Harden(p, base, harden.Options{Socketcall: harden.SocketcallDeny, Host: h})
+	if err != nil {
+		return nil, err
+	}
+	return compile(hardened, h)
 }
 
 func compile(p *profile.Profile, h profile.Host) (cbpf.Program, error) {

@@ -92,6 +92,7 @@ func run(rounds int) error {
 type pair struct {
 	name           string
 	base, hardened cbpf.Program
+	presets        cbpf.Program // hardened with presets besides
 }
 
 func profilePairs() ([]pair, error) {
@@ -148,8 +149,11 @@ func printCounts(pairs []pair) error {
 	header := table.Row{"call"}
 	total := table.Row{"instructions in all"}
 	for _, p := range pairs {
-		header = append(header, p.name, "hardened")
-		total = append(total, len(p.base), fmt.Sprintf("%d (%+d)", len(p.hardened), len(p.hardened)-len(p.base)))
+		header = append(header, p.name, "hardened", "with presets")
+		total = append(total, len(p.base))
+		for _, hardened := range []cbpf.Program{p.hardened, p.presets} {
+			total = append(total, fmt.Sprintf("%d (%+d)", len(hardened), len(hardened)-len(p.base)))
+		}
 	}
 	t.AppendHeader(header)
 	t.AppendRow(total)
@@ -160,11 +164,14 @@ func printCounts(pairs []pair) error {
 			if err != nil {
 				return err
 			}
-			after, err := executed(p.hardened, c)
-			if err != nil {
-				return err
+			row = append(row, before)
+			for _, hardened := range []cbpf.Program{p.hardened, p.presets} {
+				after, err := executed(hardened, c)
+				if err != nil {
+					return err
+				}
+				row = append(row, fmt.Sprintf("%d (%+d)", after, after-before))
 			}
-			row = append(row, before, fmt.Sprintf("%d (%+d)", after, after-before))
 		}
 		t.AppendRow(row)
 	}
