@@ -78,6 +78,16 @@ func (s Sockets) Also() []Sockets {
 	return all
 }
 
+// InHook is the class as the kernel asks its security modules about it: what
+// AF_INET says of SOCK_PACKET is AF_PACKET there. [src: Linux 6.12, net/socket.c,
+// __sock_create]
+func (s Sockets) InHook() Sockets {
+	if s.Family == unix.AF_INET && s.Type == unix.SOCK_PACKET {
+		s.Family = unix.AF_PACKET
+	}
+	return s
+}
+
 // twin is the class with another type, if it has the one.
 func (s Sockets) twin(typ, other uint32) []Sockets {
 	if s.Type != typ {

@@ -124,6 +124,8 @@ type Break struct {
 	Source string `json:"source"`
 }
 
+func (b Break) String() string { return "closing " + b.Class + " is known to break: " + b.Who }
+
 // Breaks lists whom the policy is known to break, by the classes that it closes.
 func (p *Plan) Breaks() []Break {
 	var all []Break

@@ -87,7 +87,7 @@ func (p *Plan) LeftToKernel(c Container) bool {
 	left := false
 	for i := range p.Grants {
 		g := &p.Grants[i]
-		if len(g.Rules) == 0 || !c.meets(g, &c.Vouched) {
+		if !p.givesAlgorithms(g) || !c.meets(g, &c.Vouched) {
 			continue
 		}
 		if g.DecidedBy != policy.DecidedByLSM {
@@ -101,7 +101,7 @@ func (p *Plan) LeftToKernel(c Container) bool {
 // KernelGaps is the gap of a host whose containers start under the policy, if a
 // grant leaves some of them to the kernel half.
 func (p *Plan) KernelGaps() []Gap {
-	i := slices.IndexFunc(p.Grants, func(g policy.Grant) bool { return g.DecidedBy == policy.DecidedByLSM })
+	i := slices.IndexFunc(p.Grants, func(g policy.Grant) bool { return g.DecidedBy == policy.DecidedByLSM && p.givesAlgorithms(&g) })
 	if i < 0 {
 		return nil
 	}
@@ -110,13 +110,36 @@ func (p *Plan) KernelGaps() []Gap {
 }
 
 // GivesContainers reports what grants give to any container that needs an agent:
-// rules, and the sockets of 32-bit programs.
+// algorithms, and the sockets of 32-bit programs.
 func (p *Plan) GivesContainers() (rules, sockets bool) {
 	for _, g := range p.Grants {
-		rules = rules || len(g.Rules) > 0 && g.DecidedBy == ""
+		rules = rules || p.givesAlgorithms(&g) && g.DecidedBy == ""
 		sockets = sockets || g.Socketcall != ""
 	}
 	return rules, sockets
+}
+
+// givesAlgorithms reports whether a grant gives a rule that somebody has to decide
+// by. One that allows denied classes alone is a matter of the filter.
+func (p *Plan) givesAlgorithms(g *policy.Grant) bool {
+	return slices.ContainsFunc(g.Rules, func(r policy.GrantedRule) bool { return len(p.WithAlgorithms([]string{r.Name})) > 0 })
+}
+
+// WithAlgorithms are those of the named rules that allow an algorithm.
+func (p *Plan) WithAlgorithms(names []string) []string {
+	return p.named(names, policy.Rule.OpensAlgorithms)
+}
+
+// WithClasses are those of the named rules that allow a denied class.
+func (p *Plan) WithClasses(names []string) []string { return p.named(names, policy.Rule.OpensClasses) }
+
+func (p *Plan) named(names []string, is func(policy.Rule) bool) (found []string) {
+	for _, r := range p.Rules {
+		if slices.Contains(names, r.Name) && is(r) {
+			found = append(found, r.Name)
+		}
+	}
+	return found
 }
 
 // meets reports whether every condition of a grant holds, and there is one

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
@@ -28,7 +29,8 @@ func granted(names ...string) []policy.GrantedRule {
 }
 
 func containerPlan(grants ...policy.Grant) *Plan {
-	return &Plan{Rules: []policy.Rule{{Name: "a"}, {Name: "b"}, {Name: "c"}}, Grants: grants}
+	some := policy.Algorithms{{Algorithm: afalg.Algorithm{Type: "hash", Name: "sha1"}}}
+	return &Plan{Rules: []policy.Rule{{Name: "a", Algorithms: some}, {Name: "b", Algorithms: some}, {Name: "c", Algorithms: some}}, Grants: grants}
 }
 
 func TestGrantsOf(t *testing.T) {

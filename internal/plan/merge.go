@@ -24,6 +24,7 @@ func (l *loader) merge(root *file) *Plan {
 		ExpectOpen:     l.expected(),
 	}
 	l.classes(p)
+	l.warnIdle(p)
 	p.Digest = digest(p)
 	return p
 }

@@ -2,8 +2,10 @@ package plan
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
@@ -68,4 +70,27 @@ func narrowest(p *Plan) []policy.Socket {
 		}
 	}
 	return kept
+}
+
+// warnIdle warns of what rules allow, and nothing denies.
+func (l *loader) warnIdle(p *Plan) {
+	for _, r := range p.Rules {
+		for _, s := range r.Sockets {
+			if !slices.ContainsFunc(p.ClosedSockets(), func(c afalg.Sockets) bool { return overlap(c, s.Class()) }) {
+				l.warnIdleRule(s.Pos, r.Name, s.Class().String())
+			}
+		}
+		for _, o := range r.SocketOptions {
+			if !slices.Contains(p.ClosedOptions(), o.Numbers()) {
+				l.warnIdleRule(o.Pos, r.Name, o.Numbers().String())
+			}
+		}
+		if r.UserNamespaces && !p.UserNamespaces {
+			l.warnIdleRule(r.Pos, r.Name, "user namespaces")
+		}
+	}
+}
+
+func (l *loader) warnIdleRule(pos policy.Pos, rule, what string) {
+	l.warnings = append(l.warnings, policy.Warning{Pos: pos, Text: fmt.Sprintf("rule %q allows %s, and nothing denies it", rule, what)})
 }

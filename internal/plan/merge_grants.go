@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
@@ -63,6 +64,11 @@ func (l *loader) checkGranted(all []policy.Grant) {
 // claim, so only a digest counts there. The kernel half has no digest of what it
 // does not find on the host.
 func (l *loader) warnMoot(g policy.Grant, granted policy.GrantedRule, rule policy.Rule) {
+	if conditions := rule.Conditions(); rule.OpensClasses() && conditions != nil {
+		text := fmt.Sprintf("grant of %q: a container that holds it does not start: a filter opens what the rule allows, and sees no %s; write a rule with anyone: true", granted.Name, strings.Join(conditions, " and no "))
+		l.warnings = append(l.warnings, policy.Warning{Pos: granted.Pos, Text: text})
+		return
+	}
 	hasDigest := func(b policy.Binary) bool { return b.SHA256 != "" }
 	if len(rule.Binaries) > 0 && g.DecidedBy == policy.DecidedByLSM {
 		text := fmt.Sprintf("grant of %q: the rule names binaries, and the kernel half knows those of the host alone: it holds for nothing else in a container that is left to it", granted.Name)

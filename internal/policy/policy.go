@@ -187,6 +187,23 @@ type Rule struct {
 	UserNamespaces bool           `json:"user-namespaces,omitempty"`
 }
 
+// Conditions names the conditions that the rule has, by their keys.
+func (r Rule) Conditions() (keys []string) {
+	for _, c := range []struct {
+		key string
+		n   int
+	}{{"binaries", len(r.Binaries)}, {"users", len(r.Users)}, {"capabilities", len(r.Capabilities)}, {"units", len(r.Units)}} {
+		if c.n > 0 {
+			keys = append(keys, c.key)
+		}
+	}
+	return keys
+}
+
+// OpensAlgorithms reports whether the rule allows an algorithm. One that does not
+// opens AF_ALG to nobody.
+func (r Rule) OpensAlgorithms() bool { return len(r.Algorithms) > 0 }
+
 // OpensClasses reports whether the rule allows a denied class.
 func (r Rule) OpensClasses() bool {
 	return len(r.Sockets) > 0 || len(r.SocketOptions) > 0 || r.UserNamespaces
