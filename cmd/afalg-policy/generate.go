@@ -45,11 +45,15 @@ it cannot express of the policy:
   stricter   it denies what the policy allows
   different  it denies as the policy does, with another errno
   wider      it allows what the policy denies
-  breaking   it is stricter, and stops somebody who is here and needs AF_ALG
+  breaking   it is stricter, and stops somebody who is here and needs what it
+             closes
 
 A wider or a breaking gap is an error, and nothing is written, unless --accept
 names it. What was accepted is recorded in the output where its format has a
 place for it.
+
+Whom the policy is known to break, by the classes that it denies beside AF_ALG,
+is said as a note.
 
 Without --grant the output is for workloads that hold no rule of the policy.
 With --json the gaps are a report on standard output.
@@ -109,6 +113,7 @@ func newTarget(t *tui, target target) *cobra.Command {
 		}
 		files, gaps, err := render(p, c)
 		if !*asJSON {
+			showBreaks(t, p)
 			showGaps(t, plan.Untold(gaps, err))
 		}
 		switch {
@@ -156,6 +161,13 @@ func checkRule(p *plan.Plan, flag, name string) error {
 		return usagef("%s %s: policy %s has no rules", flag, name, p.Name)
 	}
 	return usagef("%s %s: policy %s has no such rule; it has %s", flag, name, p.Name, strings.Join(names, ", "))
+}
+
+// showBreaks writes whom a policy is known to break, by whatever closes its classes.
+func showBreaks(t *tui, p *plan.Plan) {
+	for _, b := range p.Breaks() {
+		t.Notef("note: %s", b)
+	}
 }
 
 // showGaps writes what the output cannot express, with the routes it is about.

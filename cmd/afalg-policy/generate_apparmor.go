@@ -16,7 +16,11 @@ that rule alone as an abstraction for other profiles to include. It stops every
 route where the socket is made, socketcall and io_uring too.
 
 The profile declares a feature ABI. Without one apparmor_parser may drop the
-rule in silence, and newer kernels may deny Unix sockets as well.`,
+rule in silence, and newer kernels may deny Unix sockets as well.
+
+Of the classes that a policy denies beside AF_ALG it closes families and types
+of families, and user namespaces with --abi 4.0 or kernel. The rest are wider
+gaps: sockets, socket-options, user-namespaces.`,
 		example: `  afalg-policy generate apparmor builtin:fips -o /etc/apparmor.d/` + gen.DefaultProfile + `
   afalg-policy generate apparmor builtin:fips --abstraction -o /etc/apparmor.d/abstractions/afalg-policy`,
 		flags: appArmorFlags,

@@ -25,7 +25,7 @@ A service may already list the address families that it needs. Each keeps its
 list, without AF_ALG. The manager of this host is asked which do; for another
 host, or an image, tell by --show. The file is the output of
 
-  systemctl show --property=Id,RestrictAddressFamilies UNIT…
+  systemctl show --property=Id,RestrictAddressFamilies,RestrictNamespaces UNIT…
 
 for every service that the machine has, loaded or not. Show a template as its
 instance afalg-policy, as in getty@afalg-policy.service. Without either nothing
@@ -34,6 +34,10 @@ is written, for a longer list would replace theirs.
 A unit that a rule of the policy names, and that is there, loses AF_ALG unless
 --grant gives it the rule: a breaking gap, which has to be accepted like a wider
 one. The agent of this program is always left as it is.
+
+Of the classes that a policy denies beside AF_ALG, whole families and user
+namespaces are closed. A type or protocol of a family, and a socket option, are
+wider gaps: sockets, socket-options.
 
 An initramfs by dracut takes the drop-ins of single units that it lists, and not
 those for every service. One that takes all of /etc/systemd (mkosi, a UKI,

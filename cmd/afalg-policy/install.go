@@ -105,6 +105,7 @@ func newInstall(t *tui) *cobra.Command {
 		if err != nil {
 			return showResult(t, deploy.Refused("install", args[0], err), err, wantJSON())
 		}
+		showBreaks(t, p)
 		done, err := deploy.Install(args[0], p, o, func(gaps []plan.Gap) { showGaps(t, gaps) })
 		return showResult(t, done, err, wantJSON())
 	}

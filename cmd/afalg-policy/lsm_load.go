@@ -64,6 +64,9 @@ func newLSMLoad(t *tui) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if !wantJSON() {
+			showBreaks(t, p)
+		}
 		_, gaps, err := lsm.Load(cmd.Context(), p, o)
 		if err := hold.After(err); err != nil {
 			return refusedLoad(t, o.Policy, p, gaps, err, wantJSON())

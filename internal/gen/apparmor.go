@@ -11,6 +11,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 // AppArmorOptions are those of the AppArmor target. ABI and NoIncludes are
@@ -57,6 +58,7 @@ func AppArmor(p *plan.Plan, o AppArmorOptions) ([]File, []plan.Gap, error) {
 type appArmor struct {
 	AppArmorOptions
 	plan *plan.Plan
+	held []policy.Rule // what the grants name
 }
 
 // profileName admits what means itself within quotes, and stays in its
@@ -86,7 +88,8 @@ func (a *appArmor) resolve() error {
 	if !abiName().MatchString(a.ABI) {
 		return fmt.Errorf("abi %q: the name of a file in /etc/apparmor.d/abi, %s, or %s", a.ABI, ABIKernel, ABINone)
 	}
-	_, err := a.plan.RulesNamed(a.Grants)
+	var err error
+	a.held, err = a.plan.RulesNamed(a.Grants)
 	return err
 }
 
@@ -137,11 +140,12 @@ func (a *appArmor) gaps() []plan.Gap {
 	if a.Abstraction {
 		holder = "each profile that includes this file"
 	}
-	gaps := grantGaps(a.plan, a.Grants, appArmorRoutes(), func(string) string { return holder })
+	gaps := a.granter(holder).gaps(a.Grants)
 	if !a.Abstraction {
 		gaps = append(gaps, a.containerGaps()...)
 	}
 	gaps = append(gaps, a.plan.ZeroCopyGaps(opens(gaps))...)
+	gaps = append(gaps, a.classGaps()...)
 	gaps = append(gaps, appArmorGaps...)
 	for _, f := range a.plan.Families {
 		if _, ok := appArmorFamily(f.Number); !ok {
@@ -170,13 +174,10 @@ func appArmorFamily(n uint32) (string, bool) {
 	return strings.ToLower(name), true
 }
 
-// denied lists the families to close, each once: AF_ALG, unless a grant opens
-// it, Docker's in a container profile, and the policy's.
+// denied lists the families to close, each once: AF_ALG, Docker's in a container
+// profile, and the policy's. What a grant opens is not among them.
 func (a *appArmor) denied() []uint32 {
-	var all []uint32
-	if len(a.Grants) == 0 {
-		all = append(all, afalg.Family)
-	}
+	all := []uint32{afalg.Family}
 	if !a.Abstraction {
 		all = append(all, dockerFamilies...)
 	}
@@ -185,7 +186,15 @@ func (a *appArmor) denied() []uint32 {
 			all = append(all, f.Number)
 		}
 	}
-	return all
+	return slices.DeleteFunc(all, a.granted)
+}
+
+// granted reports whether a grant opens a family.
+func (a *appArmor) granted(family uint32) bool {
+	if family == afalg.Family {
+		return slices.ContainsFunc(a.held, policy.Rule.OpensAlgorithms)
+	}
+	return slices.ContainsFunc(plan.OpenedBy(a.held).Sockets, func(s afalg.Sockets) bool { return s.Family == family })
 }
 
 func (a *appArmor) rules(indent string) string {
@@ -194,6 +203,9 @@ func (a *appArmor) rules(indent string) string {
 		if name, ok := appArmorFamily(n); ok {
 			fmt.Fprintf(&b, "%sdeny network %s,\n", indent, name)
 		}
+	}
+	for _, rule := range a.classRules() {
+		b.WriteString(indent + rule + ",\n")
 	}
 	return b.String()
 }
@@ -220,5 +232,5 @@ func (a *appArmor) notes() []string {
 	if a.Abstraction {
 		use = "Include it as <abstractions/" + abstractionName + "> in a profile whose abi has network mediation, such as <abi/3.0>, and load that profile again with " + strictLoad + "."
 	}
-	return []string{use, "Nothing here holds for an unconfined process."}
+	return append([]string{use, "Nothing here holds for an unconfined process."}, breakNotes(a.plan)...)
 }

@@ -113,6 +113,9 @@ func TestAppArmorCompiled(t *testing.T) {
 				return
 			}
 			a := appArmor{AppArmorOptions: c.opts, plan: wirelessPlan()}
+			if err := a.resolve(); err != nil {
+				t.Fatal(err)
+			}
 			ours, base := compileAppArmor(t, text), compileAppArmor(t, baseline(t, c.opts))
 			denied := a.denied()
 			if !enforced(c.opts) {

@@ -36,6 +36,14 @@ func (c Common) headerAs(mark string, p *plan.Plan, notes []string, gaps []plan.
 	return b.String()
 }
 
+// breakNotes say whom the policy is known to break.
+func breakNotes(p *plan.Plan) (notes []string) {
+	for _, b := range p.Breaks() {
+		notes = append(notes, "Note: "+b.String())
+	}
+	return notes
+}
+
 // comment writes a paragraph, its first line behind first and the others
 // behind rest.
 func comment(b *strings.Builder, first, rest, text string) {

@@ -8,11 +8,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing")
+
+// oneAlgorithm is what a rule allows where it does not matter.
+var oneAlgorithm = policy.Algorithms{{Algorithm: afalg.Algorithm{Type: "hash", Name: "sha1"}}}
 
 // wirelessPlan has a rule for a unit and one for a binary.
 func wirelessPlan() *plan.Plan {
@@ -22,8 +26,8 @@ func wirelessPlan() *plan.Plan {
 		SocketErrno: plan.Errno{Name: "EAFNOSUPPORT", Number: 97},
 		Families:    []policy.Family{{Name: "AF_RXRPC", Number: 33}},
 		Rules: []policy.Rule{
-			{Name: "hasher", Binaries: []policy.Binary{{Path: "/usr/bin/kcapi-hasher"}}},
-			{Name: "iwd", Units: []string{"iwd.service"}},
+			{Name: "hasher", Binaries: []policy.Binary{{Path: "/usr/bin/kcapi-hasher"}}, Algorithms: oneAlgorithm},
+			{Name: "iwd", Units: []string{"iwd.service"}, Algorithms: oneAlgorithm},
 		},
 	}
 }

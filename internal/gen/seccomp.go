@@ -59,7 +59,11 @@ func Seccomp(p *plan.Plan, o SeccompOptions) ([]File, []plan.Gap, error) {
 	if err != nil {
 		return nil, gaps, err
 	}
-	var out any = withRecord(hardened, o.provenance(p)+"; proved with libseccomp "+seccomp.Version(), gaps)
+	record := []string{o.provenance(p), "proved with libseccomp " + seccomp.Version()}
+	for _, breaks := range p.Breaks() {
+		record = append(record, breaks.String())
+	}
+	var out any = withRecord(hardened, record, gaps)
 	if o.Format == FormatOCI {
 		if out, err = hardened.Resolve(o.Host); err != nil {
 			return nil, nil, err
@@ -74,14 +78,13 @@ func Seccomp(p *plan.Plan, o SeccompOptions) ([]File, []plan.Gap, error) {
 
 // withRecord puts what made the profile into the comment of its first rule,
 // the only place in the format for it.
-func withRecord(p *profile.Profile, made string, gaps []plan.Gap) *profile.Profile {
+func withRecord(p *profile.Profile, record []string, gaps []plan.Gap) *profile.Profile {
 	out := *p
 	out.Syscalls = slices.Clone(p.Syscalls)
 	if len(out.Syscalls) == 0 {
 		return &out
 	}
 	first := &out.Syscalls[0]
-	record := []string{made}
 	for _, g := range gaps {
 		record = append(record, g.String())
 	}

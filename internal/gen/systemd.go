@@ -10,6 +10,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 	"github.com/afalg-policy/afalg-policy/internal/unit"
 )
 
@@ -163,7 +164,7 @@ func (s *systemd) grantInitramfs() {
 	}
 	elsewhere := func(name string) bool { return !slices.Contains(initramfsUnits, name) || s.excepted(name) }
 	for _, rule := range s.plan.Rules {
-		if len(rule.Units) == 0 || slices.ContainsFunc(rule.Units, elsewhere) || slices.Contains(s.Grants, rule.Name) {
+		if !rule.OpensAlgorithms() || len(rule.Units) == 0 || slices.ContainsFunc(rule.Units, elsewhere) || slices.Contains(s.Grants, rule.Name) {
 			continue
 		}
 		for _, name := range rule.Units {
@@ -219,7 +220,8 @@ func (s *systemd) own(name string) unit.Families {
 
 // everyFamily is the list for every service, sorted.
 func (s *systemd) everyFamily() []string {
-	return slices.Sorted(slices.Values(s.without(unit.KnownFamilies())))
+	open := slices.DeleteFunc(unit.KnownFamilies(), func(f string) bool { return slices.Contains(s.closed(), f) })
+	return slices.Sorted(slices.Values(open))
 }
 
 func (s *systemd) excepted(name string) bool {
@@ -287,6 +289,9 @@ func (s *systemd) dropIn(name string, gaps []plan.Gap) []byte {
 	}
 	fmt.Fprintf(&b, "\n[%s]\n", section)
 	s.writeFamilies(&b, name)
+	if s.plan.UserNamespaces && !s.mayMakeUserNamespaces(name) {
+		b.WriteString(noUserNamespaces)
+	}
 	b.WriteString(nativeOnly)
 	b.WriteString(noIOUring)
 	return []byte(b.String())
@@ -316,6 +321,10 @@ SystemCallArchitectures=native
 const noIOUring = `SystemCallFilter=~io_uring_setup:ENOSYS io_uring_enter:ENOSYS io_uring_register:ENOSYS
 `
 
+// The list needs no reset: whatever the unit says, this takes user namespaces off
+// what it may make.
+const noUserNamespaces = "RestrictNamespaces=~user\n"
+
 // writeFamilies lists what stays allowed. A list of what is denied would not
 // do: systemd compares 64 bits, and the kernel takes an int.
 func (s *systemd) writeFamilies(b *strings.Builder, name string) {
@@ -330,24 +339,48 @@ func (s *systemd) writeFamilies(b *strings.Builder, name string) {
 }
 
 // families are those that the unit keeps: what it allows itself, without what
-// the policy closes.
+// the policy closes to it; and AF_ALG, if a rule allows it an algorithm.
 func (s *systemd) families(name string) []string {
-	families := s.without(s.own(name).Allowed())
-	if len(s.held(name)) > 0 {
+	reopened := s.reopened(name)
+	families := slices.DeleteFunc(s.own(name).Allowed(), func(f string) bool {
+		return slices.Contains(s.closed(), f) && !slices.Contains(reopened, f)
+	})
+	if s.opensALG(name) {
 		families = append(families, familyALG)
 	}
 	return families
 }
 
-const familyALG = "AF_ALG"
+// reopened are the closed families that rules of a unit allow.
+func (s *systemd) reopened(name string) (families []string) {
+	for _, c := range s.granter().reopened(s.heldRules(name)...) {
+		families = append(families, afalg.FamilyName(c.Family))
+	}
+	return families
+}
 
-// without takes out of a list what the policy closes.
-func (s *systemd) without(families []string) []string {
+// heldRules are the rules that a unit holds.
+func (s *systemd) heldRules(name string) []policy.Rule {
+	held := s.held(name)
+	return slices.DeleteFunc(slices.Clone(s.plan.Rules), func(r policy.Rule) bool { return !slices.Contains(held, r.Name) })
+}
+
+// opensALG reports whether a rule that the unit holds allows it an algorithm.
+func (s *systemd) opensALG(name string) bool {
+	return slices.ContainsFunc(s.heldRules(name), policy.Rule.OpensAlgorithms)
+}
+
+func (s *systemd) mayMakeUserNamespaces(name string) bool {
+	return plan.OpenedBy(s.heldRules(name)).UserNamespaces
+}
+
+// closed are the families that the policy closes.
+func (s *systemd) closed() []string {
 	closed := []string{familyALG}
 	for _, f := range s.plan.Families {
 		closed = append(closed, afalg.FamilyName(f.Number))
 	}
-	return slices.DeleteFunc(families, func(name string) bool { return slices.Contains(closed, name) })
+	return closed
 }
 
 func (s *systemd) notes(name string) []string {
@@ -358,11 +391,14 @@ func (s *systemd) notes(name string) []string {
 		return []string{fmt.Sprintf("Leaves %s as it is. An empty file is what keeps the drop-in for every service from it.", name)}
 	}
 	notes := []string{fmt.Sprintf("For systemd 252 or later on %s. Not covered: sockets that a unit inherits, command lines that start with +, and processes that no unit of these starts.", s.abi.Name)}
-	if rules := s.held(name); len(rules) > 0 {
-		notes = append(notes, fmt.Sprintf("%s holds %s, so AF_ALG is open to it.", name, strings.Join(rules, ", ")))
+	if opens := s.granter().opens(s.heldRules(name)...); opens != nil {
+		notes = append(notes, fmt.Sprintf("%s holds %s, so it keeps %s.", name, strings.Join(s.held(name), ", "), strings.Join(opens, ", ")))
 	}
 	if !s.own(name).Unset() {
 		notes = append(notes, fmt.Sprintf("%s has a list of its own, which this file narrows. Generate it again when that list changes.", name))
+	}
+	if name == unit.EveryService || len(s.Units) > 0 {
+		notes = append(notes, breakNotes(s.plan)...)
 	}
 	return notes
 }

@@ -30,6 +30,7 @@ func (s *systemd) gaps() []plan.Gap {
 	gaps = append(gaps, s.hiddenGaps()...)
 	gaps = append(gaps, s.ruleGaps()...)
 	gaps = append(gaps, s.plan.ZeroCopyGaps(opens(gaps))...)
+	gaps = append(gaps, s.classGaps()...)
 	gaps = append(gaps, s.containerGaps()...)
 	gaps = append(gaps, s.unitGaps()...)
 	if got := s.plan.SocketErrno.Name; got != "" && got != systemdErrno {
@@ -79,25 +80,65 @@ func (s *systemd) machineGaps() []plan.Gap {
 		fmt.Sprintf("systemd ignores RestrictAddressFamilies on %s: AF_ALG stays open", s.abi.Name))}
 }
 
-func (s *systemd) ruleGaps() []plan.Gap {
-	units := map[string][]string{}
-	for _, name := range sortedKeys(s.holds) {
-		for _, rule := range s.holds[name] {
-			units[rule] = append(units[rule], name)
-		}
+// classGaps: systemd tells sockets apart by their family, and sees no option.
+func (s *systemd) classGaps() []plan.Gap {
+	gaps := s.plan.ClassGaps(s.closing())
+	if s.plan.UserNamespaces && s.closing().UserNamespaces {
+		gaps = append(gaps, setnsGap)
 	}
-	gaps := grantGaps(s.plan, s.Grants, socketRoutes, func(rule string) string { return strings.Join(units[rule], ", ") })
+	return gaps
+}
+
+// closing: systemd 252 knows no filters for loong64.
+func (s *systemd) closing() plan.Closing {
+	return plan.Closing{
+		Sockets:        func(c afalg.Sockets) bool { return c.Whole() && len(s.machineGaps()) == 0 },
+		UserNamespaces: s.abi.Name != "loong64",
+	}
+}
+
+// setnsGap is what RestrictNamespaces=~user refuses besides. [src: systemd 252,
+// src/shared/seccomp-util.c, seccomp_restrict_namespaces]
+var setnsGap = plan.Stricter.Gap("setns", nil,
+	"a unit may not enter a user namespace that others made either, nor call setns(2) without a type of namespace; clone3 answers ENOSYS, so that C libraries take clone")
+
+func (s *systemd) ruleGaps() []plan.Gap {
+	opener := s.granter()
+	gaps := opener.gaps(s.Grants)
 	for i, g := range gaps {
 		rule := s.rule(g.Name)
 		switch stopped := s.stopped(rule); {
 		case g.Kind != plan.Stricter:
 		case len(stopped) > 0:
-			gaps[i] = plan.Breaking.Gap(g.Name, socketRoutes, fmt.Sprintf("%s is here and loses AF_ALG, which the rule allows it: what it is for fails; grant it with --grant %s", strings.Join(stopped, ", "), g.Name))
+			gaps[i] = plan.Breaking.Gap(g.Name, s.routesOf(rule), fmt.Sprintf("%s is here and loses %s, which the rule allows it: what it is for fails; grant it with --grant %s", strings.Join(stopped, ", "), strings.Join(opener.opens(rule), ", "), g.Name))
 		case slices.Contains(s.unasked, g.Name):
-			gaps[i] = plan.Wider.Gap(g.Name, socketRoutes, fmt.Sprintf("AF_ALG is open with every algorithm to %s, which runs in the initramfs alone%s; taken on unasked, since a boot would stop", strings.Join(units[g.Name], ", "), plan.Steered(rule)))
+			gaps[i] = plan.Wider.Gap(g.Name, socketRoutes, fmt.Sprintf("AF_ALG is open with every algorithm to %s, which runs in the initramfs alone%s; taken on unasked, since a boot would stop", opener.holder(g.Name), plan.Steered(rule)))
 		}
 	}
 	return gaps
+}
+
+// granter opens to units.
+func (s *systemd) granter() granter {
+	holder := func(rule string) string {
+		var units []string
+		for _, name := range sortedKeys(s.holds) {
+			if slices.Contains(s.holds[name], rule) {
+				units = append(units, name)
+			}
+		}
+		return strings.Join(units, ", ")
+	}
+	exact := func(r policy.Rule) bool { return len(r.Binaries)+len(r.Users)+len(r.Capabilities) == 0 }
+	return granter{s.plan, s.closing(), socketRoutes, holder, exact}
+}
+
+// routesOf are the routes of a gap about a rule: none if it opens no AF_ALG.
+func (s *systemd) routesOf(r policy.Rule) []afalg.Route {
+	if !r.OpensAlgorithms() {
+		return nil
+	}
+	return socketRoutes
 }
 
 func (s *systemd) rule(name string) policy.Rule {
@@ -105,11 +146,15 @@ func (s *systemd) rule(name string) policy.Rule {
 	return s.plan.Rules[i]
 }
 
-// stopped lists the units of a rule that are here and lose AF_ALG.
+// stopped lists the units of a rule that are here and lose what it allows.
 func (s *systemd) stopped(rule policy.Rule) []string {
 	var units []string
 	for _, name := range rule.Units {
-		if s.closes(name) && len(s.facts.Matches(name)) > 0 {
+		if !s.restricts(name) || len(s.facts.Matches(name)) == 0 {
+			continue
+		}
+		kept := s.granter().opens(s.heldRules(name)...)
+		if slices.ContainsFunc(s.granter().opens(rule), func(what string) bool { return !slices.Contains(kept, what) }) {
 			units = append(units, name)
 		}
 	}
@@ -117,8 +162,11 @@ func (s *systemd) stopped(rule policy.Rule) []string {
 }
 
 // closes reports whether the output takes AF_ALG from a unit.
-func (s *systemd) closes(name string) bool {
-	if s.untouched(name) || len(s.held(name)) > 0 {
+func (s *systemd) closes(name string) bool { return s.restricts(name) && !s.opensALG(name) }
+
+// restricts reports whether the output is about a unit.
+func (s *systemd) restricts(name string) bool {
+	if s.untouched(name) {
 		return false
 	}
 	if len(s.Units) == 0 {
@@ -138,10 +186,18 @@ func (s *systemd) unitGaps() []plan.Gap {
 	var gaps []plan.Gap
 	for _, name := range sortedKeys(s.facts) {
 		own := s.facts[name].Families
+		lacks := slices.DeleteFunc(s.reopened(name), func(f string) bool { return slices.Contains(own.Allowed(), f) })
+		namespaces := strings.Fields(s.facts[name].Values["RestrictNamespaces"])
+		if slices.Contains(namespaces, "user") && s.plan.UserNamespaces && s.restricts(name) && !s.mayMakeUserNamespaces(name) {
+			gaps = append(gaps, plan.Stricter.Gap(name, nil, "its own RestrictNamespaces= leaves it user namespaces, so it may make some, and loses that; write a rule that allows them to this unit and grant that, or leave the unit out by --except"))
+		}
+		if len(lacks) > 0 && s.restricts(name) {
+			gaps = append(gaps, plan.Stricter.Gap(name, nil, fmt.Sprintf("it holds a rule that allows %s, which its own RestrictAddressFamilies= does not; if it needs that, add it to the unit", strings.Join(lacks, ", "))))
+		}
 		switch {
 		case own.Lists(familyALG) && s.closes(name) && !told[name]:
 			gaps = append(gaps, plan.Stricter.Gap(name, socketRoutes, "it names AF_ALG in RestrictAddressFamilies= itself, so it probably uses it, and loses it; write a rule with this unit and grant that, or leave the unit out by --except"))
-		case len(s.held(name)) > 0 && !slices.Contains(own.Allowed(), "AF_NETLINK"):
+		case s.opensALG(name) && !slices.Contains(own.Allowed(), "AF_NETLINK"):
 			gaps = append(gaps, plan.Stricter.Gap(name, nil, "it holds a rule, and its own list has no AF_NETLINK, which programs of libkcapi need beside AF_ALG; if it runs them, add that to the unit"))
 		}
 	}
@@ -200,23 +256,4 @@ func leftOut(units []string) string {
 // opens reports whether one of the gaps leaves AF_ALG open to somebody.
 func opens(gaps []plan.Gap) bool {
 	return slices.ContainsFunc(gaps, func(g plan.Gap) bool { return g.Kind == plan.Wider && len(g.Routes) > 0 })
-}
-
-// grantGaps says, rule by rule, what a target makes of the grants that cannot
-// tell one algorithm from another. The function names the holder of a rule.
-func grantGaps(p *plan.Plan, grants []string, routes []afalg.Route, holder func(rule string) string) []plan.Gap {
-	var gaps []plan.Gap
-	for _, rule := range p.Rules {
-		if slices.Contains(grants, rule.Name) {
-			gaps = append(gaps, plan.Wider.Gap(rule.Name, routes,
-				fmt.Sprintf("AF_ALG is open to %s with every algorithm, to each binary and user in it%s", holder(rule.Name), plan.Steered(rule))))
-		}
-	}
-	for _, rule := range p.Rules {
-		if !slices.Contains(grants, rule.Name) {
-			gaps = append(gaps, plan.Stricter.Gap(rule.Name, nil,
-				fmt.Sprintf("nobody holds the rule; --grant %s opens AF_ALG for it", rule.Name)))
-		}
-	}
-	return gaps
 }

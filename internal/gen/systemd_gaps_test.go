@@ -18,11 +18,12 @@ func TestSystemdGaps(t *testing.T) {
 	pages := wirelessPlan()
 	pages.ZeroCopy = policy.Yes
 	granting := &plan.Plan{Grants: []policy.Grant{{}}}
-	early := &plan.Plan{Rules: []policy.Rule{{Name: "early", Units: []string{"dracut-pre-pivot.service"}}}}
-	mixed := &plan.Plan{Rules: []policy.Rule{{Name: "mixed", Units: []string{"dracut-pre-pivot.service", "a.service"}}}}
+	early := &plan.Plan{Rules: []policy.Rule{{Name: "early", Units: []string{"dracut-pre-pivot.service"}, Algorithms: oneAlgorithm}}}
+	mixed := &plan.Plan{Rules: []policy.Rule{{Name: "mixed", Units: []string{"dracut-pre-pivot.service", "a.service"}, Algorithms: oneAlgorithm}}}
 	facts := []byte("Id=a.service\nRestrictAddressFamilies=~\n\nId=b.service\nRestrictAddressFamilies=~\n")
 	engines := []byte("Id=containerd.service\nRestrictAddressFamilies=~\n\nId=iwd.service\nRestrictAddressFamilies=~\n")
 	naming := []byte("Id=a.service\nRestrictAddressFamilies=AF_ALG AF_UNIX\n\nId=afalg-policy-agent.service\nRestrictAddressFamilies=AF_ALG AF_UNIX\n\nId=iwd.service\nRestrictAddressFamilies=AF_ALG AF_NETLINK\n")
+	holders := []byte("Id=capture.service\nRestrictAddressFamilies=AF_UNIX\n\nId=sandbox.service\nRestrictAddressFamilies=~\nRestrictNamespaces=mnt user\n")
 	hiding := []byte("Id=a.service\nRestrictAddressFamilies=~\nDropInPaths=/etc/systemd/system/a.service.d/zz-afalg-policy.conf /etc/systemd/system/a.service.d/zz-afalg-policy-runtime.conf /x/b.conf\n\n" +
 		"Id=b.service\nRestrictAddressFamilies=~\nDropInPaths=/etc/systemd/system/service.d/zz-afalg-policy.conf\n")
 	accept := func(names ...string) Common { return Common{Accept: names} }
@@ -61,6 +62,10 @@ func TestSystemdGaps(t *testing.T) {
 		{"hidden by a file of the same name", &plan.Plan{}, SystemdOptions{Show: hiding}, []string{"wider a.service"}, false},
 		{"hidden by a file that goes", &plan.Plan{}, SystemdOptions{Show: hiding, Gone: []string{"/etc/systemd/system/a.service.d/zz-afalg-policy.conf"}}, nil, true},
 		{"hidden by a file that is replaced", &plan.Plan{}, SystemdOptions{Show: hiding, Except: []string{"a.service"}, Common: accept("a.service")}, []string{"wider a.service"}, true},
+		{"classes", classesPlan(t), SystemdOptions{Show: facts, Common: accept(classGapNames[:2]...)}, []string{"stricter capture", "stricter frames", "stricter hasher", "stricter ipsec", "stricter sandbox", "wider sockets", "wider socket-options", "stricter setns"}, true},
+		{"classes, their holders are here", classesPlan(t), SystemdOptions{Show: holders, Common: accept(classGapNames[:2]...)}, []string{"breaking capture", "stricter frames", "stricter hasher", "stricter ipsec", "breaking sandbox", "wider sockets", "wider socket-options", "stricter setns", "stricter sandbox.service"}, false},
+		{"classes, granted", classesPlan(t), SystemdOptions{Show: holders, Common: Common{Grants: []string{"capture", "sandbox"}, Accept: classGapNames[:2]}}, []string{"stricter frames", "stricter hasher", "stricter ipsec", "wider sockets", "wider socket-options", "stricter setns", "stricter capture.service"}, true},
+		{"classes, kept by another rule", planOf(t, twoRules), SystemdOptions{Show: facts, Common: Common{Grants: []string{"one"}}}, []string{"stricter two"}, true},
 		{"initramfs", early, SystemdOptions{Show: facts}, []string{"wider early"}, true},
 		{"initramfs, and another unit", mixed, SystemdOptions{Show: facts}, []string{"breaking mixed"}, false},
 	}
@@ -86,14 +91,23 @@ func TestSystemdGaps(t *testing.T) {
 	}
 }
 
+// twoRules allow one unit the same.
+const twoRules = `version: 1
+name: two
+deny: {families: [AF_RDS]}
+allow:
+  - {rule: one, units: [a.service], sockets: [{family: AF_RDS}]}
+  - {rule: two, units: [a.service], sockets: [{family: AF_RDS}]}
+`
+
 // TestStrictExecIsLost: what opens a unit, or a profile, does so however its
 // binaries are started, and says so.
 func TestStrictExecIsLost(t *testing.T) {
 	const steered = "to whoever steers its binaries, by LD_PRELOAD or as a tracer, which strict-exec denies"
 	for _, strict := range []bool{false, true} {
 		p := &plan.Plan{Rules: []policy.Rule{
-			{Name: "early", Units: []string{"dracut-pre-pivot.service"}, StrictExec: strict},
-			{Name: "late", Units: []string{"a.service"}, StrictExec: strict},
+			{Name: "early", Units: []string{"dracut-pre-pivot.service"}, StrictExec: strict, Algorithms: oneAlgorithm},
+			{Name: "late", Units: []string{"a.service"}, StrictExec: strict, Algorithms: oneAlgorithm},
 		}}
 		c := Common{Grants: []string{"late"}, Accept: []string{"late"}}
 		_, bySystemd, err := Systemd(p, SystemdOptions{Show: freeUnits, Common: c})
@@ -119,7 +133,7 @@ func TestStrictExecIsLost(t *testing.T) {
 // The agent is left as it is, whatever the manager knows of it, and so is a
 // unit of the initramfs for which there is a rule.
 func TestSystemdByConstruction(t *testing.T) {
-	early := &plan.Plan{Name: "early", Rules: []policy.Rule{{Name: "early", Units: []string{"dracut-pre-pivot.service"}}}}
+	early := &plan.Plan{Name: "early", Rules: []policy.Rule{{Name: "early", Units: []string{"dracut-pre-pivot.service"}, Algorithms: oneAlgorithm}}}
 	files, _, err := Systemd(early, SystemdOptions{Show: freeUnits})
 	if err != nil {
 		t.Fatal(err)

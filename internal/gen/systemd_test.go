@@ -91,6 +91,11 @@ func TestSystemdGolden(t *testing.T) {
 			compareTree(t, filepath.Join("testdata", "systemd", c.name), files)
 		})
 	}
+	classes, _, err := Systemd(classesPlan(t), classesToUnits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compareTree(t, filepath.Join("testdata", "systemd", "classes"), classes)
 }
 
 func systemdFiles(t *testing.T, o SystemdOptions) []File {

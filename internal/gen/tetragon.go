@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"slices"
 	"sync"
 
 	"go.yaml.in/yaml/v4"
 
 	"github.com/afalg-policy/afalg-policy/internal/plan"
+	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
 // TetragonOptions are those of the Tetragon target.
@@ -62,8 +64,11 @@ func (t *tetragon) resolve() error {
 	if err != nil {
 		return err
 	}
-	t.asked = askRules(t.plan.Rules, t.Grants)
+	t.asked = askRules(slices.DeleteFunc(slices.Clone(t.plan.Rules), func(r policy.Rule) bool { return !r.OpensAlgorithms() }), t.Grants)
 	for _, rule := range granted {
+		if !rule.OpensAlgorithms() {
+			return fmt.Errorf("--grant %s: the rule allows no algorithm, and Tetragon closes everything else to everybody", rule.Name)
+		}
 		for _, a := range t.asked {
 			if a.name == rule.Name && len(a.unasked) == 0 {
 				return fmt.Errorf("--grant %s: Tetragon asks for everything in this rule, so it holds without a grant", a.name)
@@ -159,7 +164,7 @@ func (t *tetragon) render(gaps []plan.Gap) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing the TracingPolicy %s: %w", t.Policy, err)
 	}
-	return fmt.Appendf(nil, "%s%s\n", t.header(t.plan, tetragonNotes, gaps), bytes.TrimSuffix(text, []byte("\n"))), nil
+	return fmt.Appendf(nil, "%s%s\n", t.header(t.plan, append(slices.Clone(tetragonNotes), breakNotes(t.plan)...), gaps), bytes.TrimSuffix(text, []byte("\n"))), nil
 }
 
 var tetragonNotes = []string{

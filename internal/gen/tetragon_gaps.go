@@ -20,6 +20,8 @@ func (t *tetragon) gaps() []plan.Gap {
 	for _, a := range t.asked {
 		gaps = append(gaps, t.ruleGaps(&a)...)
 	}
+	gaps = append(gaps, t.plan.HeldBack(plan.Stricter)...)
+	gaps = append(gaps, t.plan.ClassGaps(t.plan.HookClosing())...)
 	if len(t.plan.Grants) > 0 {
 		gaps = append(gaps, plan.Stricter.Gap("container-grants", nil, "no grant of the policy to a container holds"))
 	}

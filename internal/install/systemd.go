@@ -92,14 +92,17 @@ func (c closure) of(service string) *unit.Families {
 	return nil
 }
 
-// installedClosure returns the closure of a record.
-func installedClosure(r *host.Record) closure {
+// installedDropIns returns the drop-ins of a record, by path below unitDir.
+func installedDropIns(r *host.Record) map[string][]byte {
 	dropIns := map[string][]byte{}
 	for _, e := range r.Files {
 		dropIns[strings.TrimPrefix(e.Path, unitDir+"/")] = e.After.Data
 	}
-	return closureOf(dropIns)
+	return dropIns
 }
+
+// installedClosure returns the closure of a record.
+func installedClosure(r *host.Record) closure { return closureOf(installedDropIns(r)) }
 
 // staleError lists units that run as they were started before.
 type staleError struct{ units []string }
@@ -133,7 +136,7 @@ func systemdActive(ctx context.Context, r *host.Record) error {
 		return err
 	}
 	c := installedClosure(r)
-	if err := errors.Join(c.notInForce(inForce), c.widens(own)); err != nil {
+	if err := errors.Join(c.notInForce(inForce), c.leavesUserNamespaces(installedDropIns(r), inForce), c.widens(own)); err != nil {
 		return err
 	}
 	return c.notRestarted(inForce, r.Moment)
@@ -180,6 +183,37 @@ func (c closure) notInForce(facts unit.Facts) error {
 		return fmt.Errorf("%s: RestrictAddressFamilies= is set to something else by a drop-in that is read after %s; give that an earlier name", some(other), unit.Closure)
 	}
 	return nil
+}
+
+// leavesUserNamespaces names the services that may make user namespaces, though
+// their drop-in takes these away.
+func (c closure) leavesUserNamespaces(dropIns map[string][]byte, facts unit.Facts) error {
+	var open []string
+	c.services(facts, func(name string, s unit.Shown, _ unit.Families) {
+		if takesUserNamespaces(dropIns, name) && makesUserNamespaces(s.Values["RestrictNamespaces"]) {
+			open = append(open, name)
+		}
+	})
+	if open == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: RestrictNamespaces= leaves user namespaces open: systemd has not read the drop-in (run \"systemctl daemon-reload\"), or one that is read after %s sets it to something else", some(open), unit.Closure)
+}
+
+// takesUserNamespaces asks the drop-in that is nearest to a service.
+func takesUserNamespaces(dropIns map[string][]byte, service string) bool {
+	for _, name := range []string{service, unit.Template(service), unit.EveryService} {
+		if text, ok := dropIns[unit.DropIn(name, unit.Closure)]; ok {
+			return strings.Contains(string(text), "\nRestrictNamespaces=~user\n")
+		}
+	}
+	return false
+}
+
+// makesUserNamespaces reads what systemctl shows: yes and no say whether all are
+// restricted, a list has the types that are not.
+func makesUserNamespaces(shown string) bool {
+	return shown == "" || shown == "no" || slices.Contains(strings.Fields(shown), "user")
 }
 
 func equalFamilies(a, b unit.Families) bool {

@@ -82,6 +82,27 @@ func TestNotInForce(t *testing.T) {
 	}
 }
 
+// What systemctl shows of RestrictNamespaces= after the drop-in: not all of it is a
+// list.
+func TestLeavesUserNamespaces(t *testing.T) {
+	dropIns := map[string][]byte{
+		"service.d/zz-afalg-policy.conf":         []byte("\n[Service]\nRestrictNamespaces=~user\n"),
+		"browser.service.d/zz-afalg-policy.conf": []byte("\n[Service]\nRestrictAddressFamilies=AF_UNIX\n"),
+	}
+	for _, tt := range []struct {
+		unit, shown string
+		open        bool
+	}{
+		{"a", "cgroup ipc net mnt pid uts", false}, {"a", "yes", false}, {"a", "no", true}, {"a", "mnt user", true}, {"a", "", true},
+		{"browser", "no", false},
+	} {
+		facts := factsOf(t, "Id="+tt.unit+".service\nLoadState=loaded\nRestrictAddressFamilies=~\nRestrictNamespaces="+tt.shown)
+		if err := closureOf(dropIns).leavesUserNamespaces(dropIns, facts); (err != nil) != tt.open {
+			t.Errorf("%s, %q: %v", tt.unit, tt.shown, err)
+		}
+	}
+}
+
 // widens names a service that came later with a shorter list of its own.
 func TestWidens(t *testing.T) {
 	c := pretendClosure(t)

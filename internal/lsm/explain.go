@@ -2,6 +2,7 @@ package lsm
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/afalg-policy/afalg-policy/internal/lsm/guard"
@@ -36,12 +37,12 @@ func Gaps(p *plan.Plan) (gaps []plan.Gap, unasked error, err error) {
 	}
 	if unasked != nil {
 		_, gaps, err = table.Compile(p, assumed(p), table.Options{})
-		return gaps, unasked, err
+		return append(gaps, classGaps(p)...), unasked, err
 	}
 	if _, gaps, err = table.Compile(p, names, table.Options{}); err != nil {
 		return nil, nil, err
 	}
-	return append(gaps, hostGaps(p, host, needsOf(p, host, attachment, Options{}))...), nil, nil
+	return slices.Concat(gaps, hostGaps(p, host, needsOf(p, host, attachment, Options{})), classGaps(p)), nil, nil
 }
 
 // assumed is a host that has whatever a plan names.

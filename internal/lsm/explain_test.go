@@ -35,3 +35,41 @@ allow:
 		t.Errorf("a host that has nothing leaves %v", gaps)
 	}
 }
+
+// A load would leave every class open that is narrower than a family, and close
+// families to those whom a rule allows them. A rule without algorithms has no entry
+// in the table.
+func TestClassesOfTheKernelHalf(t *testing.T) {
+	const text = `version: 1
+name: p
+deny:
+  families: [AF_PACKET]
+  sockets: [{family: AF_NETLINK, protocol: NETLINK_XFRM}]
+  socket-options: [{level: SOL_TCP, option: TCP_ULP}]
+  user-namespaces: true
+allow:
+  - {rule: capture, binaries: [/nonexistent/tcpdump], sockets: [{family: AF_PACKET}]}
+`
+	p, _, err := plan.Load("p.yaml", func(string) ([]byte, error) { return []byte(text), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	gaps := classGaps(p)
+	var names []string
+	for _, g := range gaps {
+		names = append(names, string(g.Kind)+" "+g.Name)
+	}
+	if got := strings.Join(names, ", "); got != "breaking capture, wider sockets, wider socket-options, wider user-namespaces" {
+		t.Error(got)
+	}
+	if err := plan.Settle(gaps, nil, []string{"capture", "sockets", "socket-options"}); err == nil || !strings.Contains(err.Error(), "--accept user-namespaces") {
+		t.Errorf("not all is accepted: %v", err)
+	}
+	if asked, _, err := Gaps(p); err != nil || len(asked) != len(gaps) {
+		t.Errorf("%v, %v", asked, err)
+	}
+	compiled, stricter, err := table.Compile(p, table.Host{}, table.Options{})
+	if err != nil || len(compiled.Entries) != 1 || stricter != nil {
+		t.Errorf("%d entries, %v, %v", len(compiled.Entries), stricter, err)
+	}
+}

@@ -104,7 +104,7 @@ func load(ctx context.Context, p *plan.Plan, o Options) (*State, []plan.Gap, err
 		return nil, nil, err
 	}
 	n := needsOf(p, h, attachment, o)
-	gaps = append(gaps, hostGaps(p, h, n)...)
+	gaps = slices.Concat(gaps, hostGaps(p, h, n), classGaps(p))
 	if err := plan.Settle(gaps, nil, o.Accept); err != nil {
 		return nil, gaps, err
 	}
@@ -137,6 +137,9 @@ func needsOf(p *plan.Plan, h Host, a Attachment, o Options) needs {
 func hostGaps(p *plan.Plan, h Host, n needs) []plan.Gap {
 	var gaps []plan.Gap
 	for _, r := range p.Rules {
+		if !r.OpensAlgorithms() {
+			continue
+		}
 		if r.StrictExec && n.attachment != LSM {
 			gaps = append(gaps, plan.Stricter.Gap(r.Name, nil, "strict-exec needs bpf among the active LSMs; the rule holds for nobody here"))
 		}
@@ -149,6 +152,11 @@ func hostGaps(p *plan.Plan, h Host, n needs) []plan.Gap {
 			"before Linux 6.5 the program that sees pages of files is skipped now and then by a kernel with preemption ("+string(h.Preemption)+"); what is skipped is let through"))
 	}
 	return gaps
+}
+
+// classGaps are those of any host: the programs close whole families, to everybody.
+func classGaps(p *plan.Plan) []plan.Gap {
+	return append(p.HeldBack(plan.Breaking), p.ClassGaps(p.HookClosing())...)
 }
 
 func familyBits(p *plan.Plan) (bits uint64) {

@@ -14,8 +14,9 @@ import (
 // Check is the result of check: whether a policy is valid.
 type Check struct {
 	Header
-	Plan   *plan.Plan `json:"plan,omitempty"` // of a valid policy
-	Errors []Fault    `json:"errors,omitempty"`
+	Plan   *plan.Plan   `json:"plan,omitempty"`   // of a valid policy
+	Breaks []plan.Break `json:"breaks,omitempty"` // whom it is known to break
+	Errors []Fault      `json:"errors,omitempty"`
 }
 
 // Fault is an error of a policy, with its place.
@@ -31,6 +32,9 @@ func NewCheck(p *plan.Plan, invalid policy.ErrorList) *Check {
 	c := &Check{Header: NewHeader("check", Valid), Plan: p, Errors: Faults(invalid)}
 	if invalid != nil {
 		c.Verdict = Invalid
+	}
+	if p != nil {
+		c.Breaks = p.Breaks()
 	}
 	return c
 }
@@ -53,7 +57,7 @@ func (c *Check) Text(t *term.Printer) {
 		t.Printf("closed besides AF_ALG: %s", strings.Join(closed, ", "))
 	}
 	for _, b := range p.Breaks() {
-		t.Printf("closing %s is known to break: %s", b.Class, b.Who)
+		t.Printf("%s", b)
 	}
 	switch p.ZeroCopy {
 	case policy.Yes:

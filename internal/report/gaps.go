@@ -13,7 +13,9 @@ type Gaps struct {
 	Digest string `json:"digest"`
 	Output string `json:"output"`
 	Gaps   []Gap  `json:"gaps"`
-	Reason string `json:"reason,omitempty"` // for a no
+	// Breaks are those whom the policy is known to break, by any output.
+	Breaks []plan.Break `json:"breaks,omitempty"`
+	Reason string       `json:"reason,omitempty"` // for a no
 }
 
 // Gap is one of them; a wider or breaking one was accepted if something is
@@ -28,7 +30,7 @@ type Gap struct {
 // NewGaps is the report of a policy that was rendered for a target, to a path, or
 // of the error by which it was not.
 func NewGaps(target, path string, p *plan.Plan, gaps []plan.Gap, err error) *Gaps {
-	r := &Gaps{NewHeader("generate", Yes), target, p.Name, p.Digest, path, GapsOf(gaps), ""}
+	r := &Gaps{NewHeader("generate", Yes), target, p.Name, p.Digest, path, GapsOf(gaps), p.Breaks(), ""}
 	if err != nil {
 		r.Verdict, r.Reason = No, err.Error()
 	}

@@ -314,6 +314,9 @@ func testGuard(t *testing.T, attachments map[string]string, long bool) {
 			if attachment == fmodRetAttached {
 				t.Run("preempted", func(t *testing.T) { testPreempted(t, vm) })
 			}
+			if newest(version) && long {
+				t.Run("classes", func(t *testing.T) { testGuardClasses(t, vm) })
+			}
 			if !t.Run("load", func(t *testing.T) { testGuardLoad(t, vm, attachment) }) {
 				return
 			}

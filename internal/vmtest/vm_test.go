@@ -65,6 +65,11 @@ func TestMachine(t *testing.T) {
 			{"routes", testRoutes},
 			{"inherited", testInherited},
 			{"apparmor routes", testAppArmorRoutes},
+			{"apparmor classes", func(t *testing.T, vm *VM) {
+				if newest(version) {
+					testAppArmorClasses(t, vm)
+				}
+			}},
 			{"grant", testGrant},
 			{"readme", testReadme},
 			{"clients", func(t *testing.T, vm *VM) { testClients(t, vm, version) }},

@@ -126,6 +126,9 @@ func (c *compiler) rule(i int, r *policy.Rule) {
 	if !r.Anyone && len(r.Binaries)+len(r.Users)+len(r.Capabilities)+len(r.Units) == 0 {
 		return // it names nobody
 	}
+	if !r.OpensAlgorithms() {
+		return
+	}
 	c.algorithms(i, r)
 	c.binaries(i, r)
 	c.users(i, r)
