@@ -12,9 +12,10 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
-// preempted accepts what every output has, and the rules that it grants.
+// preempted accepts what every output has, what some policies leave open by it, and
+// the rules that it grants.
 func preempted(grants ...string) Common {
-	return Common{Tool: "afalg-policy test", Grants: grants, Accept: append([]string{"preemption"}, grants...)}
+	return Common{Tool: "afalg-policy test", Grants: grants, Accept: append([]string{"preemption"}, grants...), Standing: []string{policy.GapSockets}}
 }
 
 func allowing(typ afalg.Type, names ...string) (all policy.Algorithms) {
