@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,12 +17,13 @@ import (
 // reach asks whether an agent listens, if one is needed: the runtime would
 // fail, and not say what for.
 func (o Options) reach(out *Outcome) error {
-	if len(out.Grants) == 0 && !out.Brokered {
+	decided := len(o.Plan.WithAlgorithms(out.Grants)) > 0
+	if !decided && !out.Brokered {
 		return nil
 	}
-	if len(out.Grants) > 0 && !heard(o.Agent) {
+	if decided && !heard(o.Agent) {
 		out.Reason = fmt.Sprintf("the agent on %s is another user's and takes no grants from this one, so that it starts without them", o.Agent)
-		out.Grants = nil
+		out.Grants = o.undecided(out.Grants)
 		return o.reach(out)
 	}
 	err := dial(o.Agent)
@@ -30,11 +32,23 @@ func (o Options) reach(out *Outcome) error {
 		return nil
 	case o.DenyWithoutAgent && o.Socketcall != harden.SocketcallBroker:
 		out.Reason = fmt.Sprintf("no agent answers on %s (%v), so that it starts without its grants", o.Agent, err)
-		out.Grants, out.Brokered = nil, false
+		out.Grants, out.Brokered = o.undecided(out.Grants), false
 		return nil
 	default:
 		return refuse("no agent answers on %s: %v; set it up (afalg-policy install agent), or start it (systemctl start afalg-policy-agent); --on-agent-down deny starts containers without what they are granted", o.Agent, err)
 	}
+}
+
+// undecided are the rules that take no agent: those that allow denied classes
+// alone.
+func (o Options) undecided(grants []string) (names []string) {
+	decided := o.Plan.WithAlgorithms(grants)
+	for _, name := range grants {
+		if !slices.Contains(decided, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // heard reports whether the agent on a socket listens to what this user says of

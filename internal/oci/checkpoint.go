@@ -45,7 +45,7 @@ func (o Options) Restore(spec *Spec, c plan.Container, images string) (Outcome, 
 		return out, refuse("nothing can be proved of the checkpoint: %v; start the container anew", err)
 	}
 	e := o.engine()
-	e.Grants = o.opening(out.Grants)
+	e.Grants = o.Plan.WithClasses(out.Grants)
 	for _, stack := range cp.stacks {
 		if err := harden.ProveFilter(o.Plan, stack, e); err != nil {
 			return out, refuse("the checkpoint %s: a process was under a filter by which %v; what is restored keeps its filters: start the container anew", images, err)

@@ -40,7 +40,7 @@ func TestGrantOfClasses(t *testing.T) {
 	if again, err := o.harden(text, web); err != nil || !slices.Equal(again.Grants, []string{"ipsec"}) {
 		t.Errorf("again: granted %v: %v", again.Grants, err)
 	}
-	refusedWith(t, `claims the rule "ipsec"`, func() error { _, err := o.check(text, plain); return err })
+	refusedWith(t, "does not close", func() error { _, err := o.check(text, plain); return err })
 	refusedWith(t, "does not close", func() error { _, err := o.check([]byte(openSpec), plain); return err })
 	conditions := plain
 	conditions.Vouched.Name = "conditions"

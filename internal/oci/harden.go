@@ -79,18 +79,6 @@ func (o Options) holding(grants []string, out Outcome) (Outcome, error) {
 	return out, o.denyZeroCopy(grants)
 }
 
-// opening lists those of rules that allow a denied class.
-func (o Options) opening(grants []string) []string {
-	rules, _ := o.Plan.RulesNamed(grants) // the policy grants no others
-	var names []string
-	for _, r := range rules {
-		if r.OpensClasses() {
-			names = append(names, r.Name)
-		}
-	}
-	return names
-}
-
 // checkClasses refuses rules that allow a denied class to some of a container
 // alone: nobody but its filter closes the class, and a filter sees neither binary
 // nor user.
@@ -209,16 +197,17 @@ func (o Options) decider(out *Outcome) error {
 // AF_ALG open to it.
 func (o Options) granting(out Outcome) harden.Options {
 	e := o.engine()
+	e.Grants = out.Grants
+	decided := len(o.Plan.WithAlgorithms(out.Grants)) > 0
 	if out.Left {
-		e.Grants = out.Grants
 		e.Standing = append(e.Standing, out.Grants...) // leave sees to them
-	} else if len(out.Grants) > 0 || out.Brokered {
-		e.Broker, e.Grants = o.Agent, out.Grants
+	} else if decided || out.Brokered {
+		e.Broker = o.Agent
 	}
 	if out.Brokered {
 		e.Socketcall, e.Standing = harden.SocketcallBroker, nil
 	}
-	for _, g := range o.Plan.ZeroCopyGaps(len(out.Grants) > 0) {
+	for _, g := range o.Plan.ZeroCopyGaps(decided) {
 		e.Standing = append(e.Standing, g.Name) // denyZeroCopy sees to it
 	}
 	return e
@@ -266,8 +255,9 @@ func (o Options) Check(spec *Spec, c plan.Container) (Outcome, error) {
 // returns the grants that the container has under the profile.
 func (o Options) prove(p *profile.Profile, out Outcome) (held []string, err error) {
 	e := o.engine()
+	held = o.undecided(out.Grants)
 	if out.Left {
-		held, e.Grants = out.Grants, out.Grants
+		held = out.Grants
 	}
 	if p.ListenerPath != "" {
 		if held, err = o.ours(p, out.Grants); err != nil {
@@ -276,8 +266,9 @@ func (o Options) prove(p *profile.Profile, out Outcome) (held []string, err erro
 		if !out.Brokered && slices.ContainsFunc(p.Syscalls, leavesSocketcall) {
 			return nil, refuse("the seccomp profile leaves socketcall to the agent, which the policy does not grant to this container: name the container in a grant with socketcall: broker")
 		}
-		e.Broker, e.Grants = o.Agent, o.opening(held)
+		e.Broker = o.Agent
 	}
+	e.Grants = held
 	if err := harden.Prove(o.Plan, p, e); err != nil {
 		return nil, refuse("the container's seccomp profile does not close AF_ALG: %v; harden it (afalg-policy generate seccomp --base FILE), or have it hardened for every container (afalg-policy install)", err)
 	}

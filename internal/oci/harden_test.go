@@ -298,6 +298,32 @@ func TestNoAgent(t *testing.T) {
 	mustCheck(t, o, out.Spec.Text(), web)
 }
 
+// TestGrantTakesNoAgent: a rule that allows denied classes alone takes no agent, and
+// opens its class and no AF_ALG.
+func TestGrantTakesNoAgent(t *testing.T) {
+	const text = `version: 1
+name: classes
+deny: {families: [AF_PACKET]}
+containers:
+  unconfined: UNCONFINED
+  grants: [{rules: [capture], names: [web]}]
+allow:
+  - {rule: capture, anyone: true, sockets: [{family: AF_PACKET}]}
+  - {rule: other, anyone: true, algorithms: {hash: [sha256]}}
+`
+	o := options(t, "refuse")
+	o.Plan = planOf(t, text, "refuse")
+	o.Agent = filepath.Join(t.TempDir(), "nobody.sock")
+	out, err := o.harden([]byte(openSpec), web)
+	if err != nil || out.Verdict != Granted || seccompOf(t, out.Spec.Text()).ListenerPath != "" {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	mustCheck(t, o, out.Spec.Text(), web)
+	refusedWith(t, "does not close", func() error { _, err := o.check(out.Spec.Text(), plain); return err })
+	o.Plan = loadPlan(t, "refuse")
+	mustCheck(t, o, out.Spec.Text(), plain) // AF_ALG is closed
+}
+
 // With socketcall left to the agent every container needs it.
 func TestBrokered(t *testing.T) {
 	o := options(t, "refuse")

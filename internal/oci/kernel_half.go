@@ -39,11 +39,11 @@ func (o Options) letThrough() error {
 	return o.inForce("unconfined containers")
 }
 
-// denyZeroCopy refuses a container that holds rules where the policy denies
+// denyZeroCopy refuses a container that may use algorithms where the policy denies
 // zero-copy and nobody does. The engine takes that gap on, so that this is asked
 // for each container.
 func (o Options) denyZeroCopy(grants []string) error {
-	if len(o.Plan.ZeroCopyGaps(len(grants) > 0)) == 0 {
+	if len(o.Plan.ZeroCopyGaps(len(o.Plan.WithAlgorithms(grants)) > 0)) == 0 {
 		return nil
 	}
 	return o.inForce("the denial of zero-copy (deny: zero-copy: true)")
