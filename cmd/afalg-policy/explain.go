@@ -22,8 +22,9 @@ type asked struct {
 
 func newExplain(t *tui) *cobra.Command {
 	var s asked
+	var class askedClass
 	cmd := &cobra.Command{
-		Use:   "explain POLICY [--algorithm TYPE:NAME | --lsm]",
+		Use:   "explain POLICY --algorithm TYPE:NAME | --socket … | --lsm",
 		Short: "Tell whether a request is allowed, or what a container is granted",
 		Long: `Explain decides one request as the policy means it: who asks, by the flags
 given, for which algorithm. What no flag says is unknown and satisfies no
@@ -40,12 +41,18 @@ It asks nothing of this host: --user is root, a uid or a name, and a name is
 not looked up. Exit status 0 means allowed, or that something is granted; 1
 denied, or nothing.
 
+With --socket, --socket-option or --user-namespace it tells whether the policy
+closes that, where it says so, and which rule would allow it. --grant names the
+rules that the asking process holds; those of a container are known.
+
 With --lsm it prints the gaps that "lsm load" would have instead, and loads
 nothing. As root it looks up users and executables on this host. Exit
 status 1 means that the policy does not fit.`,
 		Example: `  afalg-policy explain builtin:fips --binary /usr/bin/kcapi-hasher --user root --algorithm 'hash:hmac(sha512)'
   afalg-policy explain builtin:linux-7.3 --capability CAP_NET_ADMIN --algorithm 'skcipher:cbc(aes)' --json
   afalg-policy explain policy.yaml --platform docker --name web
+  afalg-policy explain policy.yaml --socket AF_NETLINK:SOCK_RAW:NETLINK_XFRM --grant ipsec
+  afalg-policy explain policy.yaml --socket-option SOL_TCP:TCP_ULP
   afalg-policy explain policy.yaml --lsm`,
 		Args:              onePolicy,
 		ValidArgsFunction: completePolicy,
@@ -60,6 +67,7 @@ status 1 means that the policy does not fit.`,
 	f.StringArrayVar(&s.capabilities, "capability", nil, "`CAP_…` held in the initial user namespace; may be repeated")
 	f.StringVar(&s.unit, "unit", "", "systemd `UNIT` that the process belongs to")
 	kernelHalf := f.Bool("lsm", false, "print the gaps of the kernel half")
+	class.addFlags(cmd)
 	facts := addContainerFacts(cmd)
 	alone(cmd, "lsm")
 	wantJSON := addFormat(cmd)
@@ -73,6 +81,12 @@ status 1 means that the policy does not fit.`,
 		}
 		if c == nil && cmd.Flags().Changed("platform") {
 			return usagef("--platform alone names no container: add --name, --image, --label or the like")
+		}
+		if class.isAsked() {
+			return class.explain(t, args[0], c, wantJSON())
+		}
+		if len(class.grants) > 0 {
+			return usagef("--grant goes with --socket, --socket-option or --user-namespace")
 		}
 		grantsOnly := c != nil && !cmd.Flags().Changed("algorithm")
 		var r plan.Request

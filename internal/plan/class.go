@@ -88,7 +88,7 @@ func (o Opened) Names() []string {
 		names = append(names, option.String())
 	}
 	if o.UserNamespaces {
-		names = append(names, "user namespaces")
+		names = append(names, UserNamespaces)
 	}
 	return names
 }
