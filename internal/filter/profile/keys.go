@@ -50,7 +50,7 @@ func (t *Text) otherCase(k jsontext.Key) error {
 func (t *Text) knownKeys(into reflect.Type) (err error) {
 	t.Keys(into, func(k jsontext.Key) {
 		if !k.Known() && !IsRemark(k.Name) {
-			err = cmp.Or(err, t.otherCase(k), t.fail(k.Offset, "unknown key %q, which the runtimes ignore%s: correct it, or remove it", k.Name, suggest("", k.Name, k.Fields)))
+			err = cmp.Or(err, t.otherCase(k), t.fail(k.Offset, "unknown key %q, which the runtimes ignore%s: correct it, or remove it", k.Name, Suggest("", k.Name, k.Fields)))
 		}
 	})
 	return err

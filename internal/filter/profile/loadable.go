@@ -60,12 +60,12 @@ func (p *Profile) knownAction(path string, a specs.LinuxSeccompAction) error {
 	if actions[string(a)] {
 		return nil
 	}
-	return p.Errorf(path, "unknown action %q%s", a, suggest("SCMP_ACT_", string(a), actions))
+	return p.Errorf(path, "unknown action %q%s", a, Suggest("SCMP_ACT_", string(a), actions))
 }
 
 func (p *Profile) knownComparison(path string, a specs.LinuxSeccompArg) error {
 	if !operators[string(a.Op)] {
-		return p.Errorf(path+"/op", "unknown operator %q%s", a.Op, suggest("SCMP_CMP_", string(a.Op), operators))
+		return p.Errorf(path+"/op", "unknown operator %q%s", a.Op, Suggest("SCMP_CMP_", string(a.Op), operators))
 	}
 	if a.Index > 5 {
 		return p.Errorf(path+"/index", "argument %d: a call has arguments 0 to 5", a.Index)

@@ -10,10 +10,10 @@ import (
 	"github.com/agext/levenshtein"
 )
 
-// suggest ends a message about an unknown word with the candidate that was
+// Suggest ends a message about an unknown word with the candidate that was
 // probably meant: two edits away at most, one for a short word. Candidates of
 // one kind begin with the same prefix, which the word may lack.
-func suggest[T any](prefix, word string, candidates map[string]T) string {
+func Suggest[T any](prefix, word string, candidates map[string]T) string {
 	const longest = 64
 	bare := strings.TrimPrefix(strings.ToUpper(word), strings.ToUpper(prefix))
 	if bare == "" || len(word) > longest {

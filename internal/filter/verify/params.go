@@ -42,6 +42,7 @@ var signatures = map[string][]param{
 	"bpf":               append(append(narrow("cmd"), wide("attr")...), narrow("size")...),
 	"setns":             narrow("fd", "nstype"),
 	"kill":              narrow("pid", "sig"),
+	"clone":             narrow("flags"), // the second argument on s390x
 	"unshare":           wide("flags"),
 	"ptrace":            wide("request", "pid", "addr", "data"),
 }

@@ -17,19 +17,23 @@ import (
 //
 //	query = call [ "(" [ term { "," term } ] ")" ]
 //	call  = NAME | NUMBER
-//	term  = "any" | key ( "=" | "!=" ) value
-//	key   = parameter [ ".low" | ".high" ] | "abi"
+//	term  = "any" | "abi" "=" ABI | key ( "=" | "!=" ) value | key "&" value [ "=" value ]
+//	key   = parameter [ ".low" | ".high" ]
 //	parameter = NAME | "arg0" … "arg5"
-//	value = "any" | NUMBER | "AF_…" | the name of an ABI
+//	value = "any" | one [ ".." one ]
+//	one   = NUMBER | CONSTANT
 //
 // A parameter by its name is what the kernel takes: of an int the lower half
 // of the register, while the upper half may be anything. arg0 to arg5 are
-// whole registers. Anything that no term mentions is free.
+// whole registers. A socket type by its name is that type with SOCK_CLOEXEC,
+// SOCK_NONBLOCK, both or none; with any other bit the kernel answers EINVAL.
+// "flags&X" holds the values with every bit of X, "flags&X=Y" those whose bits
+// of X are Y. Anything that no term mentions is free.
 type Query struct {
 	Text   string
 	name   string // of the call; empty if given by number
 	number uint32
-	region cbpf.Region
+	terms  []term
 	abi    string // empty: every ABI that has the call
 }
 
@@ -77,7 +81,10 @@ func (q *Query) Questions(abis []afalg.ABI) ([]Question, error) {
 		if name == "" {
 			name = seccomp.Name(nr, specs.Arch(abi.Arch))
 		}
-		region := q.region.With(cbpf.Arch, cbpf.Exactly(abi.Audit)).With(cbpf.Nr, cbpf.Exactly(nr))
+		region := cbpf.Region{cbpf.Arch: cbpf.Exactly(abi.Audit), cbpf.Nr: cbpf.Exactly(nr)}
+		for _, t := range q.terms {
+			t.constrain(&region, abi)
+		}
 		questions = append(questions, Question{afalg.Call{ABI: abi, Name: name, Nr: nr}, region})
 	}
 	if len(questions) == 0 && missing != nil {
@@ -94,10 +101,25 @@ func (q *Query) numberOn(abi afalg.ABI) (uint32, error) {
 }
 
 type queryParser struct {
-	text  string
-	at    int
-	query Query
-	given [cbpf.NumFields]bool
+	text    string
+	at      int
+	query   Query
+	written []written
+	given   [cbpf.NumFields]bool
+}
+
+// written is a term as it stands there. Its names may need another term to be
+// understood: that of a protocol the family.
+type written struct {
+	operand
+	at        int
+	key       string
+	operator  string // "=", "!=" or "&"
+	valueAt   int
+	value     string
+	equalsAt  int
+	equals    string // after "&": what the bits are; empty for all of them
+	parameter string // if the key is one by its name
 }
 
 func (p *queryParser) fail(at int, format string, args ...any) error {
@@ -127,6 +149,11 @@ func (p *queryParser) parse() error {
 	if p.space(); p.at < len(p.text) {
 		return p.fail(p.at, "nothing may follow the call")
 	}
+	for _, w := range p.written {
+		if err := p.understand(w); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -145,72 +172,79 @@ func (p *queryParser) call() error {
 	return nil
 }
 
-func (p *queryParser) term() error {
-	at, key := p.word()
-	if key == "any" {
+func (p *queryParser) term() (err error) {
+	w := written{}
+	w.at, w.key = p.word()
+	if w.key == "any" {
 		return nil
 	}
-	if key == "" {
-		return p.fail(at, "expected a parameter, abi or any")
+	if w.key == "" {
+		return p.fail(w.at, "expected a parameter, abi or any")
 	}
-	unequal := p.accept("!=")
-	if !unequal && !p.accept("=") {
-		return p.fail(p.at, `expected "=" or "!=" after %s`, key)
+	for _, operator := range []string{"!=", "=", "&"} {
+		if p.accept(operator) {
+			w.operator = operator
+			break
+		}
 	}
-	valueAt, value := p.word()
-	if value == "" {
-		return p.fail(valueAt, "expected a value for %s", key)
+	if w.operator == "" {
+		return p.fail(p.at, `expected "=", "!=" or "&" after %s`, w.key)
 	}
-	if key == "abi" {
-		return p.setABI(at, unequal, valueAt, value)
+	if w.valueAt, w.value = p.word(); w.value == "" {
+		return p.fail(w.valueAt, "expected a value for %s", w.key)
 	}
-	o, err := p.operand(at, key)
-	if err != nil {
+	if w.operator == "&" && p.accept("=") {
+		if w.equalsAt, w.equals = p.word(); w.equals == "" {
+			return p.fail(w.equalsAt, "expected what %s & %s is", w.key, w.value)
+		}
+	}
+	if w.key == "abi" {
+		return p.setABI(w)
+	}
+	if w.operand, w.parameter, err = p.operand(w.at, w.key); err != nil {
 		return err
 	}
-	return p.constrain(o, at, unequal, valueAt, value)
+	p.written = append(p.written, w)
+	return nil
 }
 
-func (p *queryParser) setABI(at int, unequal bool, valueAt int, value string) error {
+func (p *queryParser) setABI(w written) error {
 	switch {
-	case unequal:
-		return p.fail(at, "abi takes = only")
+	case w.operator != "=":
+		return p.fail(w.at, "abi takes = only")
 	case p.query.abi != "":
-		return p.fail(at, "abi is given twice")
-	case value == "any":
+		return p.fail(w.at, "abi is given twice")
+	case w.value == "any":
 		return nil
 	}
 	var names []string
 	for _, a := range afalg.ABIs() {
 		names = append(names, a.Name)
 	}
-	if !slices.Contains(names, value) {
-		return p.fail(valueAt, "no ABI %q: there are %s", value, strings.Join(names, ", "))
+	if !slices.Contains(names, w.value) {
+		return p.fail(w.valueAt, "no ABI %q: there are %s", w.value, strings.Join(names, ", "))
 	}
-	p.query.abi = value
+	p.query.abi = w.value
 	return nil
 }
 
-// operand is the meaning of a key: one register, or half of it.
-type operand struct {
-	arg       int
-	low, high bool
-}
-
-func (p *queryParser) operand(at int, key string) (operand, error) {
+func (p *queryParser) operand(at int, key string) (o operand, parameter string, err error) {
 	name, half, hasHalf := strings.Cut(key, ".")
 	if hasHalf && half != "low" && half != "high" {
-		return operand{}, p.fail(at+len(name)+1, "no half %q of a register: write low or high", half)
+		return o, "", p.fail(at+len(name)+1, "no half %q of a register: write low or high", half)
 	}
 	arg, whole := registerOf(name)
 	if !whole {
-		arg = p.parameter(name)
+		if arg = p.parameter(name); arg >= 0 {
+			parameter = signatures[p.query.name][arg].name
+		}
 	}
 	if arg < 0 {
-		return operand{}, p.fail(at, "%s", p.noParameter(name))
+		return o, "", p.fail(at, "%s", p.noParameter(name))
 	}
 	isInt := !whole && isNarrow(p.query.name, arg)
-	return operand{arg, half != "high", half == "high" || !hasHalf && !isInt}, nil
+	isFlags := !whole && p.query.name == "clone" && arg == 0
+	return operand{arg, half != "high", half == "high" || !hasHalf && !isInt, isFlags}, parameter, nil
 }
 
 func registerOf(name string) (int, bool) {
@@ -222,8 +256,11 @@ func registerOf(name string) (int, bool) {
 }
 
 func (p *queryParser) parameter(name string) int {
-	if name == "domain" {
+	switch {
+	case name == "domain":
 		name = "family" // as the manual page calls it
+	case name == "option" && p.query.name == "setsockopt":
+		name = "optname"
 	}
 	return slices.IndexFunc(signatures[p.query.name], func(s param) bool { return s.name == name })
 }
@@ -238,68 +275,6 @@ func (p *queryParser) noParameter(name string) string {
 		names = append(names, k.name)
 	}
 	return fmt.Sprintf("no parameter %q: %s has %s; registers are arg0 to arg5", name, p.query.name, strings.Join(names, ", "))
-}
-
-func (p *queryParser) constrain(o operand, at int, unequal bool, valueAt int, text string) error {
-	if text == "any" {
-		if unequal {
-			return p.fail(valueAt, "nothing is unequal to any")
-		}
-		return nil
-	}
-	value, err := p.value(o, valueAt, text)
-	if err != nil {
-		return err
-	}
-	if unequal && o.low && o.high {
-		return p.fail(at, "!= takes 32 bits: write arg%d.low or arg%d.high", o.arg, o.arg)
-	}
-	if o.low {
-		if err := p.set(cbpf.ArgLow(o.arg), at, unequal, uint32(value)); err != nil {
-			return err
-		}
-		value >>= 32
-	}
-	if o.high {
-		return p.set(cbpf.ArgHigh(o.arg), at, unequal, uint32(value))
-	}
-	return nil
-}
-
-// value reads a number of as many bits as the operand has. A negative one is
-// sign-extended.
-func (p *queryParser) value(o operand, at int, text string) (uint64, error) {
-	if family, ok := afalg.FamilyByName(text); ok {
-		return uint64(family), nil
-	}
-	bits := 32
-	if o.low && o.high {
-		bits = 64
-	}
-	if n, err := strconv.ParseInt(text, 0, bits); err == nil {
-		if bits == 32 {
-			return uint64(uint32(n)), nil
-		}
-		return uint64(n), nil
-	}
-	n, err := strconv.ParseUint(text, 0, bits)
-	if err != nil {
-		return 0, p.fail(at, "%q is neither a number of %d bits nor a socket family", text, bits)
-	}
-	return n, nil
-}
-
-func (p *queryParser) set(f cbpf.Field, at int, unequal bool, v uint32) error {
-	if p.given[f] {
-		return p.fail(at, "%v is given twice", f)
-	}
-	p.given[f] = true
-	c := cbpf.Exactly(v)
-	if unequal {
-		c = cbpf.Not(v)
-	}
-	p.query.region[f] = c
-	return nil
 }
 
 func (p *queryParser) space() {
@@ -317,7 +292,7 @@ func (p *queryParser) accept(token string) bool {
 	return true
 }
 
-// word takes letters, digits and the marks within names and numbers.
+// word takes letters, digits and the marks within names, numbers and ranges.
 func (p *queryParser) word() (at int, word string) {
 	p.space()
 	at = p.at
