@@ -85,7 +85,7 @@ func (s *server) setsockopt(c *call) reply {
 		return s.lost(c, err)
 	}
 	if ses == nil {
-		return goOn
+		return s.option(c)
 	}
 	if int32(c.args[1]) != unix.SOL_ALG {
 		return fail(unix.ENOPROTOOPT)

@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/afalg-policy/afalg-policy/internal/afalg"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/proc"
@@ -115,7 +113,7 @@ func replyPair() (ours, theirs int, err error) {
 
 // make answers a call for a socket, or a pair, of an ordinary family.
 func (s *server) make(c *call, both bool) reply {
-	if !makes(s.workload.plan.Load(), int32(c.args[0]), int32(c.args[1]), int32(c.args[2])) {
+	if !makes(s.workload.plan.Load(), uint32(c.args[0]), uint32(c.args[1]), uint32(c.args[2])) {
 		return s.refuse(c)
 	}
 	c.handOver() // to another process, and perhaps into a frozen cgroup
@@ -137,9 +135,9 @@ func (s *server) make(c *call, both bool) reply {
 	return s.addBoth(c, fds, cloexec)
 }
 
-// makes reports whether sockets of a kind are made at all. A profile may close
-// others to 64-bit programs, and its rules are not known here.
-func makes(p *plan.Plan, family, kind, protocol int32) bool {
+// makes reports whether sockets of a kind are made for a workload at all. A
+// profile may close others to 64-bit programs, and its rules are not known here.
+func makes(p *plan.Plan, family, kind, protocol uint32) bool {
 	switch family {
 	case unix.AF_UNIX, unix.AF_INET, unix.AF_INET6:
 	case unix.AF_NETLINK:
@@ -149,9 +147,7 @@ func makes(p *plan.Plan, family, kind, protocol int32) bool {
 	default:
 		return false
 	}
-	return p != nil && !slices.ContainsFunc(p.ClosedSockets(), func(s afalg.Sockets) bool {
-		return s.Contains(uint32(family), uint32(kind), uint32(protocol))
-	})
+	return p != nil && plan.DecideSocket(p, p.Rules, family, kind, protocol).Allowed
 }
 
 // addBoth puts two descriptors into the caller's table, and their numbers where

@@ -173,22 +173,27 @@ func socketInode(tid uint32, fd int32) (uint64, bool) {
 // pidfdThread makes a descriptor of a thread (PIDFD_THREAD, Linux 6.9).
 const pidfdThread = unix.O_EXCL
 
-// cookieOf takes a copy of the descriptor and asks it. Before Linux 6.9 a pidfd
-// stands for a whole process only: then a thread with a descriptor table of its
-// own cannot be served, and is refused.
+// cookieOf takes a copy of the descriptor and asks it.
 func cookieOf(tid uint32, fd int32) (uint64, error) {
-	process, err := unix.PidfdOpen(int(tid), pidfdThread)
-	if err == unix.EINVAL {
-		process, err = unix.PidfdOpen(int(tid), 0)
-	}
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(process)
-	mine, err := unix.PidfdGetfd(process, int(fd), 0)
+	mine, err := copyOf(tid, fd)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(mine)
 	return unix.GetsockoptUint64(mine, unix.SOL_SOCKET, unix.SO_COOKIE)
+}
+
+// copyOf takes a copy of a descriptor of a thread. Before Linux 6.9 a pidfd
+// stands for a whole process only: then a thread with a descriptor table of its
+// own cannot be served, and is refused.
+func copyOf(tid uint32, fd int32) (int, error) {
+	process, err := unix.PidfdOpen(int(tid), pidfdThread)
+	if err == unix.EINVAL {
+		process, err = unix.PidfdOpen(int(tid), 0)
+	}
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(process)
+	return unix.PidfdGetfd(process, int(fd), 0)
 }
