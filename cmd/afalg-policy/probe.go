@@ -16,7 +16,8 @@ import (
 func newProbe(t *tui) *cobra.Command {
 	var opt probe.Options
 	var routes []string
-	var algorithm string
+	var algorithm, policyName string
+	var grants []string
 	cmd := &cobra.Command{
 		Use:   "probe",
 		Short: "Ask the running kernel, route by route, whether AF_ALG is closed",
@@ -35,15 +36,23 @@ family by the same route.
   closed       a policy denied it, with the errno or signal shown
   unavailable  this kernel or machine does not have the route
 
-Exit status 1 means that a route is open, loadable or undecided.`,
+With --policy it asks about all that the policy closes besides AF_ALG as well:
+classes of sockets, by each of their names and on every ABI, socket options, and
+user namespaces. A namespace is really made, by a child that ends at once; no
+option is set. What a --grant opens to this process is left out.
+
+Exit status 1 means that something is open, loadable or undecided.`,
 		Example: `  afalg-policy probe
   afalg-policy probe --json --route socket --route io_uring
+  afalg-policy probe --policy policy.yaml --grant ipsec
   docker run --rm -v "$PWD/bin/afalg-policy:/p:ro" alpine /p probe`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringArrayVar(&routes, "route", nil, "ask about `ROUTE` only; may be repeated (see list routes)")
 	cmd.Flags().BoolVar(&opt.Load, "load", false, "make the real calls even if the kernel loads modules for them")
 	cmd.Flags().StringVar(&algorithm, "algorithm", "hash:sha256", "what to bind a socket to, as `TYPE:NAME`")
+	cmd.Flags().StringVar(&policyName, "policy", "", "ask about what `POLICY` closes besides")
+	cmd.Flags().StringArrayVar(&grants, "grant", nil, "`RULE` that this process holds; may be repeated; with --policy")
 	// The only error is an unknown flag, and it was added above.
 	_ = cmd.RegisterFlagCompletionFunc("route", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return routeNames(), cobra.ShellCompDirectiveNoFileComp
@@ -57,6 +66,9 @@ Exit status 1 means that a route is open, loadable or undecided.`,
 		if opt.Algorithm, err = afalg.ParseAlgorithm(algorithm); err != nil {
 			return usagef("--algorithm %s: %w", algorithm, err)
 		}
+		if opt.Classes, err = classesToProbe(t, policyName, grants); err != nil {
+			return err
+		}
 		opt.Child = []string{cmd.Name(), "answer"}
 		r, err := probe.Run(cmd.Context(), opt)
 		if err != nil {
@@ -66,6 +78,25 @@ Exit status 1 means that a route is open, loadable or undecided.`,
 	}
 	cmd.AddCommand(newProbeAnswer())
 	return cmd
+}
+
+// classesToProbe are what a policy closes to who holds the grants.
+func classesToProbe(t *tui, policyName string, grants []string) ([]probe.Class, error) {
+	if policyName == "" {
+		if len(grants) > 0 {
+			return nil, usagef("--grant is about the rules of a policy: give --policy")
+		}
+		return nil, nil
+	}
+	p, err := loadPlan(t, policyName)
+	if err != nil {
+		return nil, err
+	}
+	held, err := p.RulesNamed(grants)
+	if err != nil {
+		return nil, usagef("%w", err)
+	}
+	return report.ProbeClasses(p, held), nil
 }
 
 // newProbeAnswer is the child that probe starts: a filter may kill it.

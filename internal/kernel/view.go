@@ -122,6 +122,22 @@ func (v View) noAutoload() (why string, ok bool) {
 	return "", false
 }
 
+// LoadsNothing reports whether a request for a module certainly loads nothing.
+func (v View) LoadsNothing() bool {
+	_, ok := v.noAutoload()
+	return ok
+}
+
+// HasUserNamespaces reports whether the kernel is known to have user
+// namespaces. False also means that nothing could be read.
+func (v View) HasUserNamespaces() bool { return exists(filepath.Join(v.Proc, "self/ns/user")) }
+
+// UserNamespacesOff reports whether a sysctl says that there may be none.
+func (v View) UserNamespacesOff() bool {
+	limit, err := os.ReadFile(filepath.Join(v.Proc, "sys/user/max_user_namespaces"))
+	return err == nil && strings.TrimSpace(string(limit)) == "0"
+}
+
 // moduleOnDisk looks up a module in the tree of the release: Builtin, Loadable,
 // or Unknown.
 func (v View) moduleOnDisk(release, module string) State {

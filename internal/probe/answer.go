@@ -21,6 +21,13 @@ type ask struct {
 	Family uint64 // with its high half
 	Type   int
 	Bind   afalg.Algorithm // on the socket, unless zero
+
+	// Of a denied class; each with its high half.
+	Protocol      uint64 `json:",omitempty"`
+	Level, Option uint64 `json:",omitempty"`
+	There         bool   `json:",omitempty"` // the socket of the option
+	Flags         uint64 `json:",omitempty"` // of clone and the like
+	Gated         bool   `json:",omitempty"` // ask the filters alone, by one of our own
 }
 
 // answer is the result of a question.
@@ -63,7 +70,7 @@ func (a answer) denied() bool {
 		return false
 	}
 	switch a.Errno {
-	case unix.ENOMEM, unix.ENOBUFS, unix.EMFILE, unix.ENFILE, unix.EAGAIN, unix.EINTR, unix.EFAULT:
+	case noGate, unix.ENOMEM, unix.ENOBUFS, unix.EMFILE, unix.ENFILE, unix.EAGAIN, unix.EINTR, unix.EFAULT:
 		return false
 	}
 	return true
@@ -173,20 +180,30 @@ func (q ask) put() answer {
 		_, errno := call(uintptr(e.Bit|getpid[e.Name]), [6]uintptr{})
 		return answer{OK: errno == 0, Errno: errno}
 	case opSocket:
-		return q.made(e.syscall(e.Socket, uintptr(q.Family), uintptr(q.Type)))
+		if q.Gated {
+			return e.gated(e.raw(e.Socket, uintptr(q.Family), uintptr(q.Type), uintptr(q.Protocol)))
+		}
+		return q.made(e.syscall(e.Socket, uintptr(q.Family), uintptr(q.Type), uintptr(q.Protocol)))
 	case opSocketpair:
-		return q.paired(e.syscall(e.Socketpair, uintptr(q.Family), uintptr(q.Type), 0, e.address(0)))
+		if q.Gated {
+			return e.gated(e.raw(e.Socketpair, uintptr(q.Family), uintptr(q.Type), uintptr(q.Protocol), e.address(0)))
+		}
+		return q.paired(e.syscall(e.Socketpair, uintptr(q.Family), uintptr(q.Type), uintptr(q.Protocol), e.address(0)))
 	case opSocketcallSocket:
-		e.words(pageArgs, uint32(q.Family), uint32(q.Type), 0)
+		e.words(pageArgs, uint32(q.Family), uint32(q.Type), uint32(q.Protocol))
 		return q.made(e.syscall(e.Socketcall, 1, e.address(pageArgs)))
 	case opSocketcallPair:
-		e.words(pageArgs, uint32(q.Family), uint32(q.Type), 0, uint32(e.address(0)))
+		e.words(pageArgs, uint32(q.Family), uint32(q.Type), uint32(q.Protocol), uint32(e.address(0)))
 		return q.paired(e.syscall(e.Socketcall, 8, e.address(pageArgs)))
 	case opIOUring, opIOUringPoll:
 		fd, st, errno := e.ringSocket(q)
 		a := q.made(uintptr(fd), errno)
 		a.Stage = st
 		return a
+	case opSetsockopt, opSocketcallSetsockopt:
+		return q.setOption(e)
+	case opClone, opUnshare, opClone3:
+		return q.namespace(e)
 	}
 	return answer{Errno: unix.ENOTSUP, Stage: stageMap}
 }

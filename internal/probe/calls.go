@@ -21,7 +21,7 @@ func machine(goarch string) []afalg.ABI {
 	return append([]afalg.ABI{own}, others...)
 }
 
-// op is the kind of a call with a family and a type.
+// op is the kind of a call.
 type op string
 
 const (
@@ -32,6 +32,13 @@ const (
 	opSocketcallPair   op = "socketcall(8)"
 	opIOUring          op = "io_uring"
 	opIOUringPoll      op = "io_uring SQPOLL" // submits without io_uring_enter
+
+	// Of denied classes.
+	opSetsockopt           op = "setsockopt"
+	opSocketcallSetsockopt op = "socketcall(14)"
+	opClone                op = "clone"
+	opUnshare              op = "unshare"
+	opClone3               op = "clone3"
 )
 
 // call is one spelling of a route: an ABI, an op, and the high half of the

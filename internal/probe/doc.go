@@ -1,6 +1,7 @@
 // Package probe asks the running kernel, route by route, whether this process
-// can obtain an AF_ALG socket. It makes sockets and binds them, nothing else,
-// and makes the kernel load no module unless Options.Load says so.
+// can obtain an AF_ALG socket, or what else a policy closes. It makes sockets and
+// binds them, and children that end at once, nothing else. It makes the kernel
+// load no module unless Options.Load says so.
 //
 // # The questions
 //
@@ -58,6 +59,17 @@
 //
 // A bind that gives ENOENT was denied by a policy (Linux 7.3's
 // crypto.af_alg_restrict=1, a broker), or the algorithm is missing.
+//
+// # Denied classes
+//
+// What a policy closes besides AF_ALG (Options.Classes) is asked about in the
+// same way. The gate belongs to the class and is refused by the kernel before it
+// does anything: a type that no kernel knows (EINVAL); for a socket option, a
+// descriptor that nobody has (EBADF). Where a class has a type, the call is made
+// under a filter of the prober's own that answers TRACE: it is skipped with
+// ENOSYS unless an earlier filter denies it. User namespaces are really made, by a child that ends at once. A
+// lack of capabilities (EPERM behind the filters) is undecided: a user namespace
+// may give them.
 //
 // # What it cannot see
 //

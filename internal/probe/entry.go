@@ -15,6 +15,8 @@ import (
 type invoke func(nr uintptr, args [6]uintptr) (uintptr, unix.Errno)
 
 // direct is the machine instruction that the Go runtime uses as well.
+//
+//go:nosplit
 func direct(nr uintptr, a [6]uintptr) (uintptr, unix.Errno) {
 	r, _, errno := unix.RawSyscall6(nr, a[0], a[1], a[2], a[3], a[4], a[5])
 	return r, errno

@@ -15,6 +15,7 @@ var reach = map[string]invoke{"x86-64": direct, "i386": int80, "x32": direct}
 //go:noescape
 func interrupt80(nr, a1, a2, a3, a4, a5, a6 uint32) int32
 
+//go:nosplit
 func int80(nr uintptr, a [6]uintptr) (uintptr, unix.Errno) {
 	r := interrupt80(uint32(nr), uint32(a[0]), uint32(a[1]), uint32(a[2]), uint32(a[3]), uint32(a[4]), uint32(a[5]))
 	if r < 0 && r > -4096 {

@@ -22,8 +22,12 @@ type testRule struct {
 	arg  *uint64 // argument 0, low and high half; nil for any
 	low  bool    // compare the low half of arg only
 	typ  *uint32 // argument 1, low half; nil for any
+	bits []bits  // of other arguments
 	do   uint32
 }
+
+// bits are some of the low half of an argument.
+type bits struct{ arg, mask, value uint32 }
 
 const (
 	retAllow       = unix.SECCOMP_RET_ALLOW
@@ -55,28 +59,33 @@ func (f testFilter) program() []unix.SockFilter {
 }
 
 func (r testRule) program() []unix.SockFilter {
-	type test struct{ offset, value uint32 }
+	type test struct{ offset, value, mask uint32 }
+	const all = 1<<32 - 1
 	var tests []test
 	if r.arch != 0 {
-		tests = append(tests, test{dataArch, r.arch})
+		tests = append(tests, test{dataArch, r.arch, all})
 	}
 	if !r.all {
-		tests = append(tests, test{dataNr, r.nr})
+		tests = append(tests, test{dataNr, r.nr, all})
 	}
 	if r.arg != nil {
-		tests = append(tests, test{dataArgs, uint32(*r.arg)})
+		tests = append(tests, test{dataArgs, uint32(*r.arg), all})
 		if !r.low {
-			tests = append(tests, test{dataArgs + 4, uint32(*r.arg >> 32)})
+			tests = append(tests, test{dataArgs + 4, uint32(*r.arg >> 32), all})
 		}
 	}
 	if r.typ != nil {
-		tests = append(tests, test{dataArgs + argsWords, *r.typ})
+		tests = append(tests, test{dataArgs + argsWords, *r.typ, all})
+	}
+	for _, b := range r.bits {
+		tests = append(tests, test{dataArgs + argsWords*b.arg, b.value, b.mask})
 	}
 	var prog []unix.SockFilter
 	for i, t := range tests {
-		left := 2*(len(tests)-i-1) + 1
+		left := 3*(len(tests)-i-1) + 1
 		prog = append(prog,
 			unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: t.offset},
+			unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: t.mask},
 			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: t.value, Jf: uint8(left)})
 	}
 	return append(prog, ret(r.do))
@@ -115,6 +124,16 @@ var (
 	notSupp = retErrno(unix.EAFNOSUPPORT)
 )
 
+var (
+	netlink = bits{0, 1<<32 - 1, unix.AF_NETLINK}
+	xfrm    = bits{2, 1<<32 - 1, unix.NETLINK_XFRM}
+	packet  = bits{0, 1<<32 - 1, unix.AF_PACKET}
+	rawType = bits{1, ^uint32(unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK), unix.SOCK_RAW}
+	tcp     = bits{1, 1<<32 - 1, unix.SOL_TCP}
+	ulp     = bits{2, 1<<32 - 1, unix.TCP_ULP}
+	newUser = bits{0, unix.CLONE_NEWUSER, unix.CLONE_NEWUSER}
+)
+
 // testFilters are installed by name in a child of the test.
 var testFilters = map[string]testFilter{
 	"none": {},
@@ -142,7 +161,34 @@ var testFilters = map[string]testFilter{
 	"denies-with-einval":  {{arch: amd64, nr: 41, arg: algLow, low: true, do: retErrno(unix.EINVAL)}},
 	"out-of-descriptors":  {{arch: amd64, nr: 41, arg: algLow, low: true, do: retErrno(unix.EMFILE)}},
 	"blind":               {{arch: amd64, nr: 55, do: retErrno(unix.EPERM)}},
-	"no-execve":           {{arch: amd64, nr: 59, do: retErrno(unix.EACCES)}},
+	"classes": {
+		{arch: amd64, nr: 41, bits: []bits{netlink, xfrm}, do: notSupp},
+		{arch: amd64, nr: 53, bits: []bits{netlink, xfrm}, do: notSupp},
+		{arch: amd64, nr: 41, bits: []bits{packet, rawType}, do: notSupp},
+		{arch: amd64, nr: 53, bits: []bits{packet, rawType}, do: notSupp},
+		{arch: amd64, nr: 425, do: retErrno(unix.ENOSYS)},
+		{arch: i386Arch, nr: 359, bits: []bits{netlink, xfrm}, do: notSupp},
+		{arch: i386Arch, nr: 359, bits: []bits{packet, rawType}, do: notSupp},
+		{arch: i386Arch, nr: 360, bits: []bits{netlink, xfrm}, do: notSupp},
+		{arch: i386Arch, nr: 360, bits: []bits{packet, rawType}, do: notSupp},
+		{arch: i386Arch, nr: 102, do: notSupp},
+		{arch: i386Arch, nr: 425, do: retErrno(unix.ENOSYS)},
+		{arch: amd64, nr: 54, bits: []bits{tcp, ulp}, do: retErrno(unix.ENOPROTOOPT)},
+		{arch: i386Arch, nr: 366, bits: []bits{tcp, ulp}, do: retErrno(unix.ENOPROTOOPT)},
+		{arch: amd64, nr: 56, bits: []bits{newUser}, do: retErrno(unix.EINVAL)},
+		{arch: amd64, nr: 272, bits: []bits{newUser}, do: retErrno(unix.EINVAL)},
+		{arch: i386Arch, nr: 120, bits: []bits{newUser}, do: retErrno(unix.EPERM)},
+		{arch: i386Arch, nr: 310, bits: []bits{newUser}, do: retKillProcess},
+		{nr: 435, do: retErrno(unix.ENOSYS)},
+	},
+	// What is closed is spelled in other ways, and the calls that matter are left out.
+	"naive-classes": {
+		{arch: amd64, nr: 41, bits: []bits{netlink, xfrm}, do: notSupp},
+		{arch: amd64, nr: 41, bits: []bits{packet, {1, 1<<32 - 1, unix.SOCK_RAW}}, do: notSupp},
+		{arch: amd64, nr: 54, bits: []bits{tcp, ulp}, do: retErrno(unix.ENOPROTOOPT)},
+		{arch: amd64, nr: 272, bits: []bits{newUser}, do: retErrno(unix.EPERM)},
+	},
+	"no-execve": {{arch: amd64, nr: 59, do: retErrno(unix.EACCES)}},
 }
 
 // runFiltered is the filtered child of a test: it installs a filter, and then

@@ -16,6 +16,7 @@ import (
 type Options struct {
 	Routes    []afalg.Route   // all if empty
 	Algorithm afalg.Algorithm // to bind on an obtained socket; hash:sha256 if zero
+	Classes   []Class         // to ask about besides
 	Load      bool            // allow calls that may load kernel modules
 	Child     []string        // arguments that make this binary call Answer with those that follow
 	Timeout   time.Duration   // for one child; 20 s if zero
@@ -64,6 +65,8 @@ type Report struct {
 	Load    bool    `json:"load"` // whether modules might be loaded
 	Open    bool    `json:"-"`    // whether any route counts as open
 	Routes  []Route `json:"routes"`
+	// Classes are those of the policy, if one was given.
+	Classes []ClassResult `json:"classes,omitempty"`
 }
 
 // AFALG is the kernel's AF_ALG as seen before any question.
@@ -130,6 +133,12 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 		}
 		report.Open = report.Open || r.Verdict.Open()
 		report.Routes = append(report.Routes, r)
+	}
+	if report.Classes, err = p.classes(ctx); err != nil {
+		return Report{}, err
+	}
+	for _, c := range report.Classes {
+		report.Open = report.Open || c.Verdict.Open()
 	}
 	return report, nil
 }

@@ -55,6 +55,11 @@ func TestMain(m *testing.M) {
 func runProbe(routes []string, out io.Writer) error {
 	opt := Options{Child: []string{roleAnswer}, Timeout: 3 * time.Minute}
 	for _, r := range routes {
+		if c, ok := testClasses[r]; ok {
+			c.Name = r
+			opt.Classes = append(opt.Classes, c)
+			continue
+		}
 		opt.Routes = append(opt.Routes, afalg.Route(r))
 	}
 	report, err := Run(context.Background(), opt)

@@ -126,7 +126,7 @@ func (q ask) queue(sqes []byte) {
 	sqe[0] = opcodeSocket
 	binary.NativeEndian.PutUint32(sqe[sqeFd:], uint32(q.Family))
 	binary.NativeEndian.PutUint64(sqe[sqeOff:], uint64(q.Type))
-	binary.NativeEndian.PutUint32(sqe[sqeLen:], 0)
+	binary.NativeEndian.PutUint32(sqe[sqeLen:], uint32(q.Protocol))
 }
 
 // reap waits for the completion and returns its result; it calls nudge now and
