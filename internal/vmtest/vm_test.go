@@ -37,13 +37,14 @@ func clients(t *testing.T) map[string]string {
 // built before any machine boots: a compiler beside emulated machines takes
 // their time.
 type programs struct {
-	byABI map[string]string
-	raw   string // makes 32-bit calls itself
+	byABI   map[string]string
+	raw     string // makes 32-bit calls itself
+	classes string // tries denied classes
 }
 
 func buildPrograms(t *testing.T) programs {
 	t.Helper()
-	return programs{clients(t), rawClient(t, "socketcall")}
+	return programs{clients(t), rawClient(t, "socketcall"), buildClasses(t)}
 }
 
 // step is one question to a machine.
@@ -64,6 +65,7 @@ func TestMachine(t *testing.T) {
 			{"sockets", func(t *testing.T, vm *VM) { testSockets(t, vm, p.byABI) }},
 			{"routes", testRoutes},
 			{"inherited", testInherited},
+			{"attacks on classes", func(t *testing.T, vm *VM) { testClassAttacks(t, vm, version, p.classes) }},
 			{"apparmor routes", testAppArmorRoutes},
 			{"apparmor classes", func(t *testing.T, vm *VM) {
 				if newest(version) {
