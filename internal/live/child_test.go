@@ -30,6 +30,19 @@ var roles = map[string]func(args []string) error{
 	"signals": func([]string) error { return installAll(twoFilters...) },
 	"hold":    func(args []string) error { return holdStopped(args[0]) },
 	"read":    func(args []string) error { return readAndPrint(args[0]) },
+	"visible": func([]string) error {
+		_, err := All()
+		h, visibleErr := Visible()
+		read, unread := map[int]bool{}, map[int]bool{}
+		for _, p := range h.Processes {
+			read[p.PID] = true
+		}
+		for _, u := range h.Unread {
+			unread[u.PID] = true
+		}
+		fmt.Println(kindOf(err), kindOf(visibleErr), read, unread)
+		return nil
+	},
 	"read under a filter": func(args []string) error {
 		if err := installAll(denyMount); err != nil {
 			return err

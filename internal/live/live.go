@@ -142,6 +142,7 @@ type reader struct {
 	stacks  map[string]*Stack // by ID
 	buffer  []unix.SockFilter // for one program
 	allowed error             // why the kernel would refuse to answer
+	visible bool              // go on where it does
 	patience
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
 	"github.com/afalg-policy/afalg-policy/internal/hosterr"
+	"github.com/afalg-policy/afalg-policy/internal/testing/child"
 	"github.com/afalg-policy/afalg-policy/internal/testing/kerneltest"
 )
 
@@ -347,5 +348,24 @@ func TestAll(t *testing.T) {
 	i := slices.IndexFunc(h.Unread, func(u Unread) bool { return u.PID == held })
 	if i < 0 || h.Unread[i].Command != "exe" || !strings.Contains(h.Unread[i].Err.Error(), "traces it already") {
 		t.Errorf("unread: %v", h.Unread)
+	}
+}
+
+// Who may read no filter sees all the same who is under none.
+func TestVisible(t *testing.T) {
+	filtered, open := start(t, "stack", nil).Process.Pid, start(t, "plain", nil).Process.Pid
+	cmd := child.Command("visible")
+	asNobody(cmd)
+	out, err := child.Start(t, cmd).Out.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds, rest, _ := strings.Cut(out, " map[")
+	read, unread, _ := strings.Cut(rest, "] map[")
+	has := func(list string, pid int) bool {
+		return slices.Contains(strings.Fields(strings.Trim(list, "]\n")), fmt.Sprintf("%d:true", pid))
+	}
+	if kinds != "host ok" || has(read, filtered) || !has(unread, filtered) || !has(read, open) {
+		t.Errorf("processes %d and %d: %s", filtered, open, out)
 	}
 }

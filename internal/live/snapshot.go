@@ -27,11 +27,19 @@ type Unread struct {
 // All reads the filters of every process of the host except kernel threads and
 // zombies. Equal stacks are shared between processes. The error is about the
 // host as a whole: that of a process is in Unread.
-func All() (Snapshot, error) {
-	var h Snapshot
-	var err error
+func All() (Snapshot, error) { return all(newReader()) }
+
+// Visible is All for a caller that may not read filters: the processes under one are
+// in Unread then, and the others are known to be under none.
+func Visible() (Snapshot, error) {
+	r := newReader()
+	r.visible = true
+	return all(r)
+}
+
+func all(r *reader) (h Snapshot, err error) {
 	start := time.Now()
-	onThread(func() { h, err = newReader().all() })
+	onThread(func() { h, err = r.all() })
 	h.Took = time.Since(start)
 	return h, err
 }
@@ -57,7 +65,7 @@ func (r *reader) all() (h Snapshot, err error) {
 		case err == nil:
 			h.Processes = append(h.Processes, p)
 		case errors.Is(err, errGone):
-		case errors.As(err, &general):
+		case errors.As(err, &general) && !r.visible:
 			return h, fmt.Errorf("read the filters of process %d: %w", pid, err)
 		default:
 			h.Unread = append(h.Unread, Unread{pid, string(s.Name), err})

@@ -76,6 +76,7 @@ func (s Stack) routes() (list []string) {
 
 // Call is one that a stack does not close.
 type Call struct {
+	About   string   `json:"about"` // a socket family, or the text of a query
 	ABI     string   `json:"abi"`
 	Route   string   `json:"route,omitempty"`
 	Call    string   `json:"call"`
@@ -101,14 +102,15 @@ type Unread struct {
 	Place
 }
 
-// asker answers questions for a filter.
-type asker func(source.Source) ([]verify.Verdict, error)
+// asker asks a filter, and says what each answer is about.
+type asker func(source.Source) ([]about, []verify.Verdict, error)
 
 // HostQuestions are what every process of a host is asked.
 type HostQuestions struct {
 	Questions
 	Plan      *plan.Plan // which processes are expected to be open; may be nil
 	Contained bool       // processes of containers alone
+	Visible   bool       // go on if no filter may be read: who is under none is known all the same
 	Tool      Build      // that asks
 }
 
@@ -116,7 +118,11 @@ type HostQuestions struct {
 // are those of live.All and of Questions.Ask, and a *hosterr.Error.
 func (q HostQuestions) Ask() (*Host, error) {
 	asked := time.Now()
-	host, err := live.All()
+	all := live.All
+	if q.Visible {
+		all = live.Visible
+	}
+	host, err := all()
 	if err != nil {
 		return nil, err
 	}
@@ -131,10 +137,7 @@ func (q HostQuestions) Ask() (*Host, error) {
 	})
 	stacks := stacksOf(host, places)
 	var memo verify.Memo
-	ask := func(s source.Source) ([]verify.Verdict, error) {
-		_, verdicts, err := q.answer(&memo, s)
-		return verdicts, err
-	}
+	ask := func(s source.Source) ([]about, []verify.Verdict, error) { return q.answer(&memo, s) }
 	s := source.Source{Kind: "process", Machine: machine, ABIs: abis}
 	if err := parallel.Each(len(stacks), func(i int) error { return stacks[i].decide(s, ask) }); err != nil {
 		return nil, err
@@ -189,26 +192,26 @@ func stacksOf(h live.Snapshot, places map[int]Place) []*users {
 
 func (u *users) decide(s source.Source, ask asker) error {
 	s.Name, s.Filter = "filters "+u.ID, u.stack.Filter
-	verdicts, err := ask(s)
+	all, verdicts, err := ask(s)
 	if err != nil {
 		return err
 	}
 	u.Verdict = Closed
-	for _, v := range verdicts {
+	for i, v := range verdicts {
 		if v.State == verify.Closed {
 			continue
 		}
 		if word := wordOf(v.State); concern(word) > concern(u.Verdict) {
 			u.Verdict = word
 		}
-		u.Calls = append(u.Calls, callOf(v))
+		u.Calls = append(u.Calls, callOf(all[i].what, v))
 	}
 	return nil
 }
 
-func callOf(v verify.Verdict) Call {
+func callOf(what string, v verify.Verdict) Call {
 	return Call{
-		ABI: v.Call.ABI.Name, Route: string(v.Call.Route), Call: v.Call.Name,
+		About: what, ABI: v.Call.ABI.Name, Route: string(v.Call.Route), Call: v.Call.Name,
 		Verdict: wordOf(v.State), Actions: v.Actions, Witness: newWitness(v.Witness), Reason: v.Reason,
 	}
 }

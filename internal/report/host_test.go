@@ -22,13 +22,13 @@ func TestReportHost(t *testing.T) {
 		{PID: 10, Command: "safe", Threads: []live.Thread{{TID: 10, Stack: shared}}},
 	}}
 	asked := 0
-	ask := func(s source.Source) ([]verify.Verdict, error) {
+	ask := func(s source.Source) ([]about, []verify.Verdict, error) {
 		asked++
 		state := verify.Closed
 		if strings.HasSuffix(s.Name, none.ID) {
 			state = verify.Undecided
 		}
-		return []verify.Verdict{{State: state}}, nil
+		return []about{{what: "AF_ALG"}}, []verify.Verdict{{State: state}}, nil
 	}
 	var places map[int]Place
 	report := func() *Host {

@@ -62,6 +62,9 @@ func placesOf(h live.Snapshot, p *plan.Plan) map[int]Place {
 	return places
 }
 
+// PlaceOf looks where a process of this host runs.
+func PlaceOf(pid int) Place { return newPlace(live.PlaceOf(pid), nil) }
+
 func newPlace(seen live.Place, p *plan.Plan) Place {
 	id, engine := live.ContainerOf(seen.Cgroups)
 	at := Place{Container: id, Contained: id != "" || !seen.SamePIDs}

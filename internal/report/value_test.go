@@ -71,7 +71,10 @@ func hostOf(t *testing.T, v verify.Verdict) *Host {
 	stack := &live.Stack{ID: "0123456789abcdef", Mode: live.Filtered}
 	h := live.Snapshot{Processes: []live.Process{{PID: 7, Command: "one", Threads: []live.Thread{{TID: 7, Stack: stack}}}}}
 	stacks := stacksOf(h, nil)
-	if err := stacks[0].decide(source.Source{}, func(source.Source) ([]verify.Verdict, error) { return []verify.Verdict{v}, nil }); err != nil {
+	ask := func(source.Source) ([]about, []verify.Verdict, error) {
+		return []about{{what: "AF_ALG"}}, []verify.Verdict{v}, nil
+	}
+	if err := stacks[0].decide(source.Source{}, ask); err != nil {
 		t.Fatal(err)
 	}
 	return reportHost(h, "amd64", stacks, nil)
