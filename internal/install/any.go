@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
 )
@@ -23,6 +24,26 @@ func Any() bool {
 		}
 	}
 	return false
+}
+
+// Policies lists the policies that platforms below a root are under, as they were
+// named when they were installed.
+func Policies(root string) (names []string, err error) {
+	h, err := host.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	for _, p := range platforms() {
+		r, err := readRecord(h, p.name)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil && r.Options["policy"] != "" && !slices.Contains(names, r.Options["policy"]) {
+			names = append(names, r.Options["policy"])
+		}
+	}
+	return names, nil
 }
 
 // Profiles reads the hardened default profiles of this host's platforms.

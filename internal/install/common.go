@@ -42,7 +42,7 @@ func (o *Options) wrapper(platform, p, runtime string, args ...string) host.File
 	words := append([]string{o.Program, "runtime"}, o.shared(platform)...)
 	words = append(words, "--runtime-path", runtime, "--")
 	words = append(words, args...)
-	return host.File{Path: p, Mode: host.Script, Data: fmt.Appendf(nil, "#!/bin/sh\n%sexec %s \"$@\"\n", comment(platform), shellWords(words))}
+	return host.File{Path: p, Mode: host.Script, Data: fmt.Appendf(nil, "#!/bin/sh\n%sexec %s \"$@\"\n", comment(platform), ShellWords(words))}
 }
 
 func comment(platform string) string {

@@ -85,7 +85,7 @@ func lsmFiles(h *host.Host, o Options) (job, error) {
 	add(unit.LSMTimer, dist.LSMTimer, "timers.target")
 	for _, hook := range packageHooks {
 		if info, err := h.Stat(hook.dir); err == nil && info.IsDir() {
-			j.files = append(j.files, host.File{Path: hook.path, Mode: host.Plain, Data: fmt.Appendf([]byte(comment(lsmName)), hook.line, shellWords([]string{o.Program}))})
+			j.files = append(j.files, host.File{Path: hook.path, Mode: host.Plain, Data: fmt.Appendf([]byte(comment(lsmName)), hook.line, ShellWords([]string{o.Program}))})
 		}
 	}
 	if h.Dir != "/" {

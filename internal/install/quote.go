@@ -10,8 +10,8 @@ import (
 
 var plainWord = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9@%+=:,./_-]+$`) })
 
-// shellWords quotes arguments for sh.
-func shellWords(args []string) string {
+// ShellWords quotes arguments for sh.
+func ShellWords(args []string) string {
 	var words []string
 	for _, a := range args {
 		if !plainWord().MatchString(a) {

@@ -15,7 +15,7 @@ func FuzzShellWords(f *testing.F) {
 		if strings.Contains(a+b, "\x00") {
 			t.Skip("no argument has a zero byte")
 		}
-		out, err := exec.Command("sh", "-c", `printf '%s\0' `+shellWords([]string{a, b})).Output()
+		out, err := exec.Command("sh", "-c", `printf '%s\0' `+ShellWords([]string{a, b})).Output()
 		if want := a + "\x00" + b + "\x00"; err != nil || string(out) != want {
 			t.Errorf("%q, want %q: %v", out, want, err)
 		}

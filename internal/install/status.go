@@ -56,8 +56,11 @@ func Good(all []Status) bool {
 // StatusOptions say how to look.
 type StatusOptions struct {
 	Platforms []string // all that are found if empty
-	Probe     bool     // start a container on each
-	Program   string   // afalg-policy, which runs in it
+	// Without are platforms that are left out. To look at the kernel half changes
+	// something: it forgets sockets that nobody holds.
+	Without []string
+	Probe   bool   // start a container on each
+	Program string // afalg-policy, which runs in it
 	// Policy reads a policy as the wrapper does.
 	Policy func(name string) (Needs, error)
 	// Relying says which running containers of a platform rely on what is not in
@@ -85,7 +88,7 @@ func Check(ctx context.Context, o StatusOptions) ([]Status, error) {
 	}
 	for _, p := range platforms() {
 		named := slices.Contains(o.Platforms, p.name)
-		if len(o.Platforms) > 0 && !named {
+		if len(o.Platforms) > 0 && !named || slices.Contains(o.Without, p.name) {
 			continue
 		}
 		r, err := readRecord(h, p.name)

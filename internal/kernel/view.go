@@ -75,7 +75,7 @@ func (v View) AFALG(release string) AFALG {
 	case v.HasModule(algModule):
 		return AFALG{Loaded, "listed in /sys/module"}
 	}
-	if why, ok := v.noAutoload(); ok {
+	if why, ok := v.NoAutoload(); ok {
 		return AFALG{Absent, why}
 	}
 	if onDisk == Loadable {
@@ -101,10 +101,10 @@ func (v View) HasModule(name string) bool {
 	})
 }
 
-// noAutoload reports whether a request for a module certainly loads nothing,
+// NoAutoload reports whether a request for a module certainly loads nothing,
 // and why. A procfs mounted with subset=pid lacks all these files, so one that
 // every kernel has must be there.
-func (v View) noAutoload() (why string, ok bool) {
+func (v View) NoAutoload() (why string, ok bool) {
 	sysctl := filepath.Join(v.Proc, "sys/kernel")
 	if !v.IsProc(v.Proc) || !exists(filepath.Join(sysctl, "osrelease")) {
 		return "", false

@@ -50,6 +50,7 @@ const (
 )
 
 func stateFile() string { return filepath.Join(StateDir, "state.json") }
+func lockFile() string  { return filepath.Join(StateDir, "lock") }
 
 // ErrNotLoaded says that no policy is in force in the kernel.
 var ErrNotLoaded = errors.New("no policy is loaded in the kernel: see `afalg-policy lsm load`")
@@ -90,7 +91,7 @@ func lock() (unlock func(), err error) {
 	if err := os.MkdirAll(StateDir, 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(StateDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(lockFile(), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}

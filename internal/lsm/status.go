@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/lsm/guard"
@@ -51,7 +52,31 @@ func ReadStatus() (*Status, error) {
 		return nil, err
 	}
 	defer unlock()
-	h, err := Look()
+	return readStatus(FmodRet, sweepMarks)
+}
+
+// Inspect is ReadStatus for one who changes nothing: it makes no file, forgets no
+// socket, and asks about preemption only where that matters to what is loaded. It
+// fails while a load is under way.
+func Inspect() (*Status, error) {
+	if err := initialNamespaces(); err != nil {
+		return nil, err
+	}
+	if f, err := os.Open(lockFile()); err == nil {
+		defer f.Close()
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+			return nil, hosterr.Errorf("a load of the kernel half is under way: %w", err)
+		}
+	}
+	attachment := LSM
+	if st, err := ReadState(); err == nil {
+		attachment = st.Attachment
+	}
+	return readStatus(attachment, func(pinned) error { return nil })
+}
+
+func readStatus(a Attachment, sweep func(pinned) error) (*Status, error) {
+	h, err := lookFor(a)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +113,7 @@ func ReadStatus() (*Status, error) {
 	if s.Old, err = oldSockets(m["marks"]); err != nil {
 		return nil, err
 	}
-	return s, sweepMarks(m)
+	return s, sweep(m)
 }
 
 func (s *Status) fault(format string, args ...any) {
