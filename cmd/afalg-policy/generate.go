@@ -30,6 +30,8 @@ type target struct {
 	// directory is set where the output is a directory; else it is one file,
 	// and standard output by default.
 	directory bool
+	// tells is set where the target itself tells whom the output breaks.
+	tells bool
 	// flags adds the flags of the target, and returns what renders it.
 	flags func(cmd *cobra.Command) generator
 }
@@ -113,7 +115,9 @@ func newTarget(t *tui, target target) *cobra.Command {
 		}
 		files, gaps, err := render(p, c)
 		if !*asJSON {
-			showBreaks(t, p)
+			if !target.tells {
+				showBreaks(t, p)
+			}
 			showGaps(t, plan.Untold(gaps, err))
 		}
 		switch {

@@ -45,6 +45,7 @@ comment at the head says when it takes effect, and how it is undone.`,
   afalg-policy generate host policy.yaml --modules-builtin modules.builtin --kernel-release 5.14.0-570.el9.x86_64 -o out
   afalg-policy generate host builtin:baseline --form machineconfig --role worker -o out`,
 		directory: true,
+		tells:     true,
 		flags:     hostFlags,
 	}
 }

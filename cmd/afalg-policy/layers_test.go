@@ -31,7 +31,7 @@ type layer struct{ name, does, imports, tests string }
 // table in docs/architecture.md is printed from it.
 var layers = []layer{
 	{"cmd/afalg-policy", "flags, streams, exit codes. The only user of cobra; `os.Exit` is its, and that of children that are this executable under another name: the compiler, and the probe of a load",
-		"admit afalg agent bounded broker decider deploy filter/harden filter/profile filter/seccomp filter/verify gen gen/host hosterr hostfacts install jsontext kept launch learn live lsm lsm/hold notify oci output plan policies policy probe report report/source term unit vouch", "filter/cbpf testing/hosttest testing/kerneltest testing/oracle"},
+		"admit afalg agent bounded broker decider deploy doctor filter/harden filter/profile filter/seccomp filter/verify gen gen/host hosterr hostfacts install jsontext kept launch learn live lsm lsm/hold notify oci output plan policies policy probe report report/source term unit vouch", "filter/cbpf testing/hosttest testing/kerneltest testing/oracle"},
 	{"policies", "the shipped policies and the schema; data",
 		"", "afalg plan policy"},
 	{"dist", "the units of systemd; data",
@@ -130,6 +130,8 @@ var layers = []layer{
 		"afalg broker kernel learn logfile notify plan policy subject telemetry term", ""},
 	{"internal/report", "what each command that reports found, as values with forms in JSON, SARIF, HTML and as text; puts the reports of a fleet into one; asks filters, pairs of them, and all processes of a host",
 		"afalg bounded filter/cbpf filter/profile filter/seccomp filter/verify gen hosterr install jsontext kernel learn live lsm parallel plan policies policy printable probe report/source subject term yamltext", "testing/browser"},
+	{"internal/doctor", "looks at a host and concludes: who uses AF_ALG, who could, what is in force, what to do and what can go",
+		"afalg bounded deploy filter/verify gen hosterr hostfacts install kernel live lsm plan policies policy report subject telemetry term unit", "testing/child testing/hosttest"},
 	{"internal/report/source", "the filters to ask: of profiles and programs in files, and of processes",
 		"afalg bounded filter/cbpf filter/profile filter/seccomp filter/verify jsontext live parallel", ""},
 	{"internal/testing/browser", "opens pages in a headless browser; tests only",

@@ -79,6 +79,7 @@ func newRoot(t *tui) *cobra.Command {
 		newAgentHelper(),
 		newApply(t),
 		newCheck(t),
+		newDoctor(t),
 		newExplain(t),
 		newGenerate(t),
 		newHook(t),

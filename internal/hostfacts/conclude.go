@@ -100,12 +100,34 @@ func (f *Facts) set(module string, p Presence) {
 
 func sameFile(a, b fs.FileInfo) bool { return os.SameFile(a, b) }
 
-// Refused lists the modules that a text for modprobe.d refuses to load, by
-// "install MODULE /bin/false".
+// refusing are the commands with which a module is known not to be loaded.
+var refusing = []string{"/bin/false", "/usr/bin/false", "/sbin/false", "/bin/true", "/usr/bin/true", "/sbin/true"}
+
+// Install is a line of modprobe.d that says what is run in place of loading a
+// module.
+type Install struct {
+	Module  string // as it stands there
+	Line    int    // from 1; of lines that are continued, counted as one
+	Refuses bool   // the command loads nothing
+}
+
+// Installs lists the install lines of a text for modprobe.d.
+func Installs(text string) (all []Install) {
+	number := 0
+	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
+		number++
+		if words := strings.Fields(line); len(words) > 2 && words[0] == "install" {
+			all = append(all, Install{words[1], number, len(words) == 3 && slices.Contains(refusing, words[2])})
+		}
+	}
+	return all
+}
+
+// Refused lists the modules that a text for modprobe.d refuses to load.
 func Refused(text string) (modules []string) {
-	for line := range strings.Lines(text) {
-		if words := strings.Fields(line); len(words) == 3 && words[0] == "install" && words[2] == "/bin/false" {
-			modules = append(modules, words[1])
+	for _, i := range Installs(text) {
+		if i.Refuses {
+			modules = append(modules, i.Module)
 		}
 	}
 	return modules

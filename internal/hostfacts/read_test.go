@@ -289,7 +289,7 @@ func TestMissingArguments(t *testing.T) {
 }
 
 func TestOwnFiles(t *testing.T) {
-	if got := Refused("# install no /bin/false\ninstall algif_aead /bin/false\ninstall x /bin/true\nblacklist y\n"); !slices.Equal(got, []string{"algif_aead"}) {
+	if got := Refused("# install no /bin/false\ninstall algif_aead /bin/false\ninstall x /bin/true\ninstall z /bin/true --help\nblacklist y\n"); !slices.Equal(got, []string{"algif_aead", "x"}) {
 		t.Errorf("%q", got)
 	}
 	want := map[string]string{"a.b": "1", "c": "2 3"}

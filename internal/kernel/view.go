@@ -122,12 +122,6 @@ func (v View) NoAutoload() (why string, ok bool) {
 	return "", false
 }
 
-// LoadsNothing reports whether a request for a module certainly loads nothing.
-func (v View) LoadsNothing() bool {
-	_, ok := v.noAutoload()
-	return ok
-}
-
 // HasUserNamespaces reports whether the kernel is known to have user
 // namespaces. False also means that nothing could be read.
 func (v View) HasUserNamespaces() bool { return exists(filepath.Join(v.Proc, "self/ns/user")) }

@@ -99,7 +99,8 @@ func (p *prober) controlsFor(c call) []uint64 {
 
 // mayMake reports whether real sockets of a class load no module.
 func (p *prober) mayMake(class Class) bool {
-	return p.opt.Load || p.host.LoadsNothing() || slices.ContainsFunc(class.Modules, p.host.HasModule)
+	_, loadsNothing := p.host.NoAutoload()
+	return p.opt.Load || loadsNothing || slices.ContainsFunc(class.Modules, p.host.HasModule)
 }
 
 // typesOf are the types by which real sockets of a class are asked for.

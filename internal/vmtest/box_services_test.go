@@ -72,6 +72,7 @@ func TestBoxServices(t *testing.T) {
 	t.Run("stale", b.testStale)
 	b.restart(t)
 	t.Run("status", b.testStatus)
+	t.Run("doctor", b.testDoctor)
 	t.Run("again", b.testAgain)
 	t.Run("closed", b.testClosed)
 	t.Run("no weaker", func(t *testing.T) { b.compareExposures(t, before) })

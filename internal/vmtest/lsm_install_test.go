@@ -57,6 +57,7 @@ func TestLongLSMInstall(t *testing.T) {
 	t.Run("rolled back", func(t *testing.T) { h.testRollBack(t, before) })
 	t.Run("audit", h.testAudit)
 	t.Run("installed", h.testInstalled)
+	t.Run("doctor", h.testDoctor)
 	t.Run("upgraded", h.testUpgraded)
 	t.Run("pins removed", h.testPinsRemoved)
 	t.Run("unmounted", h.testUnmounted)

@@ -59,8 +59,7 @@ type step struct {
 func TestMachine(t *testing.T) {
 	p, platforms := buildPrograms(t), buildPlatforms(t, engines())
 	testKernels(t, func(version string) []step {
-		return []step{
-			{"commands", testCommands},
+		return slices.Concat([]step{{"commands", testCommands}}, doctorFirst(newest(version)), []step{
 			{"mounts", testMounts},
 			{"sockets", func(t *testing.T, vm *VM) { testSockets(t, vm, p.byABI) }},
 			{"routes", testRoutes},
@@ -78,7 +77,7 @@ func TestMachine(t *testing.T) {
 			{"units", func(t *testing.T, vm *VM) { testUnits(t, vm, p.byABI["x86-64"], unitTruth) }},
 			{"platforms", func(t *testing.T, vm *VM) { testTruths(t, vm, version, platforms) }},
 			{"panic", testPanic},
-		}
+		})
 	})
 }
 
@@ -86,7 +85,7 @@ func TestMachine(t *testing.T) {
 func TestLongMachine(t *testing.T) {
 	p := buildPrograms(t)
 	testKernels(t, func(version string) []step {
-		return []step{
+		return slices.Concat(doctorFirst(!newest(version)), []step{
 			{"containers", func(t *testing.T, vm *VM) { testContainers(t, vm, p.byABI) }},
 			{"host root", testHostRoot},
 			{"apparmor", func(t *testing.T, vm *VM) { testAppArmor(t, vm, p.byABI) }},
@@ -99,7 +98,7 @@ func TestLongMachine(t *testing.T) {
 			{"netlink in a unit", testNetlink},
 			{"agent as a service", testAgentService},
 			{"sysctl of a module", testUdevRule},
-		}
+		})
 	})
 }
 

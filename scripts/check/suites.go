@@ -35,7 +35,7 @@ const (
 // packages it runs only the tests atOnce: those of the broker's commands, and
 // of a recorder with many users.
 var concurrent = []string{
-	"internal/agent", "internal/broker", "internal/launch", "internal/live", "internal/notify", "internal/parallel", "internal/report",
+	"internal/agent", "internal/broker", "internal/doctor", "internal/launch", "internal/live", "internal/notify", "internal/parallel", "internal/report",
 	"internal/filter/seccomp", "internal/subject", "internal/telemetry", own,
 }
 

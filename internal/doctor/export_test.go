@@ -1,0 +1,12 @@
+package doctor
+
+import (
+	"os"
+
+	"github.com/afalg-policy/afalg-policy/internal/live"
+)
+
+var (
+	selfPID     = os.Getpid()
+	machineHere = live.Machine
+)
