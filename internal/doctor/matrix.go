@@ -157,9 +157,6 @@ func (f *found) newJudge() *judge {
 // the host closes is closed whoever asks; what is left is a matter of rules.
 func (j *judge) cell(g *group, c column) report.Cell {
 	verdict, call := g.verdict(c)
-	if verdict == report.Closed && c.points {
-		return report.Cell{State: report.UnprovedClosed, By: []string{layerFilter}, Reason: "filters were asked about some flags alone"}
-	}
 	if verdict == report.Closed {
 		return report.Cell{State: report.ProvedClosed, By: []string{layerFilter}, Reason: g.remark(c)}
 	}
