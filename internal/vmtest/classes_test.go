@@ -163,6 +163,8 @@ func testGuardClasses(t *testing.T, vm *VM) {
 		t.Errorf("-want +got:\n%s", d)
 	}
 	vm.Output(t, program(t), "lsm", "unload")
+	// The links go a moment after that, and until then sockets are denied.
+	vm.Output(t, "sh", "-c", `for n in $(seq 100); do python3 -c 'import socket; socket.socket(38, 5, 0)' 2>/dev/null && exit 0; sleep .1; done; exit 1`)
 }
 
 // answersTo keeps the lines of an output that answer the questions of another, in
