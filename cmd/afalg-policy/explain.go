@@ -41,7 +41,7 @@ It asks nothing of this host: --user is root, a uid or a name, and a name is
 not looked up. Exit status 0 means allowed, or that something is granted; 1
 denied, or nothing.
 
-With --socket, --socket-option or --user-namespace it tells whether the policy
+With --socket, --socket-option or --user-namespace it reports whether the policy
 closes that, where it says so, and which rule would allow it. --grant names the
 rules that the asking process holds; those of a container are known.
 

@@ -33,6 +33,12 @@ func (s Sockets) Covers(other Sockets) bool {
 		(!s.HasProtocol || other.HasProtocol && s.Protocol == other.Protocol)
 }
 
+// Overlaps reports whether some socket is of both classes.
+func (s Sockets) Overlaps(other Sockets) bool {
+	return s.Family == other.Family && (s.Type == 0 || other.Type == 0 || s.Type == other.Type) &&
+		(!s.HasProtocol || !other.HasProtocol || s.Protocol == other.Protocol)
+}
+
 // String names the class: "AF_NETLINK protocol NETLINK_XFRM".
 func (s Sockets) String() string {
 	text := FamilyName(s.Family)

@@ -60,7 +60,7 @@ var fixes = []fix{
 	{kernel.Version{Major: 7, Minor: 3}, "crypto.af_alg_restrict, an own restriction of AF_ALG"},
 }
 
-// by says what a version tells of a fix, which is not much: distributions and stable
+// by says what a version says about a fix, which is not much: distributions and stable
 // kernels carry fixes under older numbers.
 func (x fix) by(v kernel.Version) (value, why string) {
 	switch {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/afalg-policy/afalg-policy/internal/proc"
 )
 
 // holder is a process with open sockets of AF_ALG.
@@ -47,13 +49,13 @@ var errOutOfTime = errors.New("there was no time to look at the descriptors of e
 // findHolders looks through the descriptors of all processes until the deadline.
 // Sockets that no process has as a descriptor are not found: those on their way in
 // a message, and those that only io_uring has.
-func findHolders(proc, protocol string, deadline time.Time) (h holding) {
+func findHolders(root, protocol string, deadline time.Time) (h holding) {
 	l := looker{protocol, deadline}
 	if err := namesProtocols(); err != nil {
 		h.why = fmt.Errorf("the kernel does not say what a socket is: %w", err)
 		return h
 	}
-	pids, err := numbers(proc)
+	pids, err := proc.Numbers(root)
 	if err != nil {
 		h.why = err
 		return h
@@ -63,7 +65,7 @@ func findHolders(proc, protocol string, deadline time.Time) (h holding) {
 			h.why = errOutOfTime
 			return h
 		}
-		switch sockets, err := l.process(filepath.Join(proc, strconv.Itoa(pid))); {
+		switch sockets, err := l.process(filepath.Join(root, strconv.Itoa(pid))); {
 		case err == nil && sockets > 0:
 			h.holders = append(h.holders, holder{pid, sockets})
 			h.looked++
@@ -115,7 +117,7 @@ type looker struct {
 // process counts those of a process. A thread may have a table of
 // descriptors of its own.
 func (l looker) process(dir string) (sockets int, err error) {
-	tids, err := numbers(filepath.Join(dir, "task"))
+	tids, err := proc.Numbers(filepath.Join(dir, "task"))
 	if err != nil {
 		return 0, err
 	}
@@ -191,23 +193,3 @@ func (l looker) table(dir string) (sockets int, err error) {
 }
 
 func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
-
-// numbers lists the entries of a directory that are numbers, as those of processes.
-func numbers(dir string) (list []int, err error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		if n, err := strconv.Atoi(name); err == nil {
-			list = append(list, n)
-		}
-	}
-	slices.Sort(list)
-	return list, nil
-}

@@ -45,7 +45,7 @@ func AppArmor(p *plan.Plan, o AppArmorOptions) ([]File, []plan.Gap, error) {
 		return nil, nil, err
 	}
 	gaps := a.gaps()
-	if err := a.settle(gaps); err != nil {
+	if err := a.Settle(gaps); err != nil {
 		return nil, gaps, err
 	}
 	text, err := a.render(gaps)
@@ -211,7 +211,7 @@ func (a *appArmor) rules(indent string) string {
 }
 
 func (a *appArmor) render(gaps []plan.Gap) (string, error) {
-	head := a.header(a.plan, a.notes(), gaps)
+	head := a.Header(a.plan, a.notes(), gaps)
 	if a.Abstraction {
 		return head + "\n" + a.rules(""), nil
 	}

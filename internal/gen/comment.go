@@ -13,14 +13,14 @@ import (
 // longer word stands alone.
 const commentWidth = 78
 
-// header is the comment that starts an output: what made it, what it is, and
+// Header is the comment that starts an output: what made it, what it is, and
 // the gaps. Each paragraph is wrapped; none can leave its comment, whatever
 // the names in it hold.
-func (c Common) header(p *plan.Plan, notes []string, gaps []plan.Gap) string {
+func (c Common) Header(p *plan.Plan, notes []string, gaps []plan.Gap) string {
 	return c.headerAs("# ", p, notes, gaps)
 }
 
-// headerAs is header in a format whose comments begin in another way.
+// headerAs is Header in a format whose comments begin in another way.
 func (c Common) headerAs(mark string, p *plan.Plan, notes []string, gaps []plan.Gap) string {
 	var b strings.Builder
 	comment(&b, mark, mark, c.provenance(p))
@@ -33,6 +33,14 @@ func (c Common) headerAs(mark string, p *plan.Plan, notes []string, gaps []plan.
 	for _, g := range gaps {
 		comment(&b, mark+"- ", mark+"  ", g.String())
 	}
+	return b.String()
+}
+
+// Comment is a paragraph as a comment of lines with "#"; it cannot leave that,
+// whatever it holds.
+func Comment(text string) string {
+	var b strings.Builder
+	comment(&b, "# ", "# ", text)
 	return b.String()
 }
 

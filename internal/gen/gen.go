@@ -28,8 +28,8 @@ type Common struct {
 	Tell func(text string)
 }
 
-// settle returns an error unless the gaps are accepted.
-func (c Common) settle(gaps []plan.Gap) error { return plan.Settle(gaps, c.Accept, c.Standing) }
+// Settle returns an error unless the gaps are accepted.
+func (c Common) Settle(gaps []plan.Gap) error { return plan.Settle(gaps, c.Accept, c.Standing) }
 
 // provenance is the record that each output carries: what made it, from what.
 func (c Common) provenance(p *plan.Plan) string {

@@ -43,7 +43,7 @@ func SELinux(p *plan.Plan, o SELinuxOptions) ([]File, []plan.Gap, error) {
 		return nil, nil, err
 	}
 	gaps := s.gaps()
-	if err := s.settle(gaps); err != nil {
+	if err := s.Settle(gaps); err != nil {
 		return nil, gaps, err
 	}
 	return []File{{Path: selinuxModule, Data: []byte(s.render(gaps))}}, gaps, nil

@@ -39,7 +39,7 @@ func Systemd(p *plan.Plan, o SystemdOptions) ([]File, []plan.Gap, error) {
 		return nil, nil, err
 	}
 	gaps := s.gaps()
-	if err := s.settle(gaps); err != nil {
+	if err := s.Settle(gaps); err != nil {
 		return nil, gaps, err
 	}
 	var files []File
@@ -278,7 +278,7 @@ func (s *systemd) hasOwnDropIn(name string) bool {
 
 func (s *systemd) dropIn(name string, gaps []plan.Gap) []byte {
 	var b strings.Builder
-	b.WriteString(s.header(s.plan, s.notes(name), s.recorded(name, gaps)))
+	b.WriteString(s.Header(s.plan, s.notes(name), s.recorded(name, gaps)))
 	if s.untouched(name) {
 		return []byte(b.String())
 	}

@@ -31,7 +31,7 @@ func Tetragon(p *plan.Plan, o TetragonOptions) ([]File, []plan.Gap, error) {
 		return nil, nil, err
 	}
 	gaps := t.gaps()
-	if err := t.settle(gaps); err != nil {
+	if err := t.Settle(gaps); err != nil {
 		return nil, gaps, err
 	}
 	text, err := t.render(gaps)
@@ -164,7 +164,7 @@ func (t *tetragon) render(gaps []plan.Gap) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing the TracingPolicy %s: %w", t.Policy, err)
 	}
-	return fmt.Appendf(nil, "%s%s\n", t.header(t.plan, append(slices.Clone(tetragonNotes), breakNotes(t.plan)...), gaps), bytes.TrimSuffix(text, []byte("\n"))), nil
+	return fmt.Appendf(nil, "%s%s\n", t.Header(t.plan, append(slices.Clone(tetragonNotes), breakNotes(t.plan)...), gaps), bytes.TrimSuffix(text, []byte("\n"))), nil
 }
 
 var tetragonNotes = []string{

@@ -20,15 +20,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/filter/cbpf"
 	"github.com/afalg-policy/afalg-policy/internal/hosterr"
+	"github.com/afalg-policy/afalg-policy/internal/proc"
 )
 
 // Mode is how seccomp treats a thread (linux/seccomp.h).
@@ -232,30 +231,9 @@ func (r *reader) share(mode Mode, f cbpf.Filter) *Stack {
 
 // threads lists the thread ids of a process.
 func threads(pid int) ([]int, error) {
-	tids, err := numbers(procPath(pid) + "/task")
+	tids, err := proc.Numbers(procPath(pid) + "/task")
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return nil, errGone
 	}
 	return tids, err
-}
-
-// numbers lists the entries of a directory that are numbers, sorted.
-func numbers(dir string) ([]int, error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	var list []int
-	for _, name := range names {
-		if n, err := strconv.Atoi(name); err == nil {
-			list = append(list, n)
-		}
-	}
-	slices.Sort(list)
-	return list, nil
 }

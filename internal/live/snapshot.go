@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/afalg-policy/afalg-policy/internal/proc"
 )
 
 // Snapshot is every process of a host.
@@ -47,7 +49,7 @@ func all(r *reader) (h Snapshot, err error) {
 // all gives each thread less time to stop than Read does: many may not stop.
 func (r *reader) all() (h Snapshot, err error) {
 	r.total = 200 * time.Millisecond
-	pids, err := numbers("/proc")
+	pids, err := proc.Numbers("/proc")
 	if err != nil {
 		return h, generalErrorf("list the processes: %w", err)
 	}

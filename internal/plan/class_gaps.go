@@ -59,18 +59,12 @@ func (p *Plan) Reopened(by Closing, rules []policy.Rule) (classes []afalg.Socket
 	allowed := OpenedBy(rules).Sockets
 	whole = true
 	for _, c := range p.ClosedSockets() {
-		if by.closes(c) && slices.ContainsFunc(allowed, func(s afalg.Sockets) bool { return overlap(c, s) }) {
+		if by.closes(c) && slices.ContainsFunc(allowed, func(s afalg.Sockets) bool { return c.Overlaps(s) }) {
 			classes = append(classes, c)
 			whole = whole && slices.ContainsFunc(allowed, func(s afalg.Sockets) bool { return s.Covers(c) })
 		}
 	}
 	return classes, whole
-}
-
-// overlap reports whether some socket is of both classes.
-func overlap(a, b afalg.Sockets) bool {
-	return a.Family == b.Family && (a.Type == 0 || b.Type == 0 || a.Type == b.Type) &&
-		(!a.HasProtocol || !b.HasProtocol || a.Protocol == b.Protocol)
 }
 
 // HeldBack are the gaps of a target that closes whole families to everybody: one

@@ -76,7 +76,7 @@ func narrowest(p *Plan) []policy.Socket {
 func (l *loader) warnIdle(p *Plan) {
 	for _, r := range p.Rules {
 		for _, s := range r.Sockets {
-			if !slices.ContainsFunc(p.ClosedSockets(), func(c afalg.Sockets) bool { return overlap(c, s.Class()) }) {
+			if !slices.ContainsFunc(p.ClosedSockets(), func(c afalg.Sockets) bool { return c.Overlaps(s.Class()) }) {
 				l.warnIdleRule(s.Pos, r.Name, s.Class().String())
 			}
 		}

@@ -185,6 +185,6 @@ func (t tried) closedByFilter(o Outcome) Outcome {
 
 // undecided is the outcome where the answers do not tell.
 func undecided(o Outcome, a answer) Outcome {
-	o.Verdict, o.Errno, o.Detail = Undecided, a.String(), "the answers do not tell whether it is stopped"
+	o.Verdict, o.Errno, o.Detail = Undecided, a.String(), "the answers do not show whether it is stopped"
 	return o
 }

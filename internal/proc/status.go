@@ -1,4 +1,5 @@
-// Package proc reads /proc/TID/status.
+// Package proc reads /proc: the status of a thread, and which processes and threads
+// there are.
 package proc
 
 import (

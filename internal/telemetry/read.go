@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Line is what a log tells of one decision. Its texts are those of others, whatever
+// Line is what a log records about one decision. Its texts are those of others, whatever
 // wrote the log.
 type Line struct {
 	Time       time.Time `json:"time"`

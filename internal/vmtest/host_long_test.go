@@ -59,7 +59,7 @@ for name, family, type, protocol in (("RXRPC", 33, 2, 2), ("KEY", 15, 3, 2), ("X
 print("userns", "open" if subprocess.run(["unshare", "--user", "true"], stderr=subprocess.DEVNULL).returncode == 0 else "closed")
 `
 
-// hostOpen is the answer without settings, but for what the kernel was told at boot:
+// hostOpen is the answer without settings, except for what the kernel was told at boot:
 // packet_init is built in, and rng_init is in a module.
 const hostOpen = `aead open
 rng ENOENT

@@ -109,7 +109,7 @@ func (c classes) overlapping(s afalg.Sockets) (afalg.Sockets, bool) {
 		}
 	}
 	for _, n := range c.within(s.Family) {
-		if (n.Type == 0 || s.Type == 0 || n.Type == s.Type) && (!n.HasProtocol || !s.HasProtocol || n.Protocol == s.Protocol) {
+		if n.Overlaps(s) {
 			return n, true
 		}
 	}

@@ -155,7 +155,7 @@ func nearby(random *rand.Rand) uint64 {
 	return v
 }
 
-// treated tells what manyClasses closes, and where the result may refuse more
+// treated says what manyClasses closes, and where the result may refuse more
 // than the base: high bits, and numbers that no kernel has.
 func treated(abi afalg.ABI, name string, d cbpf.Data) (closed, blurred bool) {
 	low := func(i int) uint32 { return uint32(d.Args[i]) }

@@ -188,7 +188,7 @@ func (p *Page) call(method string, params, result any) {
 	}
 }
 
-// next reads a message, and keeps what it tells of the page.
+// next reads a message, and keeps what it says about the page.
 func (p *Page) next() answer {
 	p.t.Helper()
 	text, err := p.from.ReadBytes(0)
@@ -206,7 +206,7 @@ func (p *Page) next() answer {
 	return m
 }
 
-// note keeps what an event tells of the page.
+// note keeps what an event says about the page.
 func (p *Page) note(m answer) {
 	p.t.Helper()
 	var event struct {
