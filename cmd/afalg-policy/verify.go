@@ -25,10 +25,16 @@ programs about every route to AF_ALG, on every ABI of the machine. It answers
 A filter sees nothing of a descriptor that is passed in.
 
 FILE is a seccomp profile (OCI, or with the conditions of Docker and podman), a
-whole config.json, or a SeccompProfile of Kubernetes; a directory stands for all
-that are in it, and - for standard input. A profile with an archMap is verified
-for each machine in it, any other for those that it lists, or for amd64. --bpf
-takes a program as it was loaded: an array of struct sock_filter.
+whole config.json, or a manifest of Kubernetes: a SeccompProfile, and whatever
+has a pod in it. A directory stands for all that are in it, and - for standard
+input. A profile with an archMap is verified for each machine in it, any other
+for those that it lists, or for amd64. --bpf takes a program as it was loaded:
+an array of struct sock_filter.
+
+Each container of a manifest is asked for the profile that the kubelet passes on
+for it. A container without a filter is open. What RuntimeDefault and Localhost
+mean is on the node: undecided, unless --runtime-default or --profiles says it.
+Templates and patches have to be rendered first.
 
 The text of a profile is checked for what it says and the program does not do;
 docs/findings.md lists the findings. They change the exit status with --fail-on
@@ -54,6 +60,7 @@ func newVerify(t *tui) *cobra.Command {
   afalg-policy verify --bpf filter.bpf --ask 'socket(family=AF_RXRPC)'
   afalg-policy verify --equal --except AF_ALG base.json hardened.json
   afalg-policy verify -o sarif profiles
+  afalg-policy verify --profiles out/profiles --runtime-default docker deploy
   kubectl get seccompprofiles -A -o json | afalg-policy verify --fail-on warning -`,
 		Args: cobra.ArbitraryArgs,
 	}
@@ -99,11 +106,14 @@ func newVerify(t *tui) *cobra.Command {
 				return err
 			}
 		}
-		if len(in.Sources) == 0 && len(in.Broken) == 0 {
+		if len(in.Sources)+len(in.Pods)+len(in.Findings)+len(in.Broken) == 0 {
 			return usagef("name what to verify: files, --bpf FILE, or a process")
 		}
 		if equal.except != nil && !equal.wanted {
 			return usagef("--except goes with --equal")
+		}
+		if equal.wanted && len(in.Pods) > 0 {
+			return usagef("--equal compares profiles: %s is a manifest", in.Pods[0].File)
 		}
 		if equal.wanted && len(in.Broken) > 0 {
 			return brokenError(in.Broken)
@@ -111,6 +121,7 @@ func newVerify(t *tui) *cobra.Command {
 		if equal.wanted {
 			return equal.show(t, in, format)
 		}
+		asked.Policy, asked.Nodes = asked.plan, files.Nodes
 		r, err := asked.Ask(in, &files.Memo)
 		if err != nil {
 			return verifyError("--ask", err)
@@ -167,7 +178,7 @@ func writeFilters(t *tui, r *report.Filters, f *reportFormat) error {
 	case "sarif":
 		return writeSARIF(t, r, source.Standard)
 	}
-	if len(r.Filters) > 0 {
+	if len(r.Filters)+len(r.Containers)+len(r.Findings) > 0 {
 		r.Text(&t.Printer)
 	}
 	return nil

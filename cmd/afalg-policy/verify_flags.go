@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
 	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
+	"github.com/afalg-policy/afalg-policy/internal/kube"
 	"github.com/afalg-policy/afalg-policy/internal/live"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 	"github.com/afalg-policy/afalg-policy/internal/report"
@@ -37,6 +39,10 @@ func fileFlags(cmd *cobra.Command) *compileOptions {
 	shortDefault(flags, "caps")
 	flags.StringVar(&o.Kernel, "kernel", "", "`VERSION` of the kernel, for profiles with conditions; the newest without it")
 	flags.IntVar(&o.Level, "level", 0, "optimisation `LEVEL` of libseccomp, 1 or 2; without it, what the runtime chooses")
+	flags.BoolVar(&o.Nodes.SeccompDefault, "seccomp-default", false, "of manifests: the kubelets have seccompDefault, so that no profile means RuntimeDefault")
+	flags.StringVar(&o.Nodes.RuntimeDefault, "runtime-default", "", "of manifests: RuntimeDefault is that `PROFILE`, docker or a file; undecided without it")
+	flags.StringVar(&o.Nodes.Profiles, "profiles", "", "of manifests: `DIRECTORY` that has what nodes have below "+kube.SeccompRoot)
+	flags.StringArrayVar(&o.Exclude, "exclude", nil, "leave what fits `PATTERN` out of directories: a name, or with a slash a path; may be repeated")
 	o.runtimes = newChoice("both", "runc", "crun")
 	addChoice(cmd, o.runtimes, "runtime", "", "compile profiles as this runtime does")
 	// generate has --cap, one at a time.
@@ -62,6 +68,16 @@ func (o *compileOptions) check() error {
 	}
 	if o.Level < 0 || o.Level > 2 {
 		return usagef("--level %d: libseccomp has 1 and 2", o.Level)
+	}
+	for _, pattern := range o.Exclude {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			return usagef("--exclude %q: this is no pattern", pattern)
+		}
+	}
+	if o.Nodes.Profiles != "" {
+		if info, err := os.Stat(o.Nodes.Profiles); err != nil || !info.IsDir() {
+			return usagef("--profiles %s: this is no directory", o.Nodes.Profiles)
+		}
 	}
 	if o.runtimes.value != "both" {
 		o.Runtimes = []seccomp.Runtime{seccomp.Runtime(o.runtimes.value)}

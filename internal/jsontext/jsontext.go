@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/tailscale/hujson"
 )
@@ -156,6 +157,14 @@ func Place(src []byte, offset int) string {
 	before := src[:min(max(offset, 0), len(src))]
 	line := bytes.Count(before, []byte("\n")) + 1
 	return fmt.Sprintf("%d:%d", line, len(before)-bytes.LastIndexByte(before, '\n'))
+}
+
+// Position gives an offset as line and column, both from 1. The column counts
+// characters.
+func Position(src []byte, offset int) (line, column int) {
+	before := src[:min(max(offset, 0), len(src))]
+	start := bytes.LastIndexByte(before, '\n') + 1
+	return bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(before[start:]) + 1
 }
 
 // Encode prints as people read profiles: indented, operators unescaped.

@@ -21,6 +21,8 @@ type Filters struct {
 	Failed     bool            `json:"failed"`     // whether --fail-on counts anything that is not ignored
 	Libseccomp string          `json:"libseccomp"` // the version that compiled
 	Filters    []Filter        `json:"filters"`
+	Containers []Container     `json:"containers"` // of manifests
+	Looked     source.Looked   `json:"looked"`
 	Findings   []Finding       `json:"findings"`
 	Broken     []source.Broken `json:"broken"` // what could not be used
 }
@@ -35,7 +37,8 @@ type Filter struct {
 	Level        int      `json:"level,omitempty"`
 	Programs     int      `json:"programs"`
 	Instructions int      `json:"instructions"`
-	Verdict      string   `json:"verdict"` // closed or open
+	Verdict      string   `json:"verdict"`                 // closed or open
+	OfContainers bool     `json:"of-containers,omitempty"` // was asked for containers of manifests, whose verdicts count
 	Answers      []Answer `json:"answers"`
 }
 
@@ -114,6 +117,8 @@ type about struct {
 
 // Questions are what every source is asked.
 type Questions struct {
+	Policy   *plan.Plan // by which containers of manifests are judged; nil for none
+	Nodes    source.Nodes
 	Families []uint32 // numbers of socket families, besides AF_ALG
 	// Sockets, Options and UserNamespaces are asked about too.
 	Sockets        []afalg.Sockets
@@ -168,7 +173,7 @@ func (q Questions) list(s source.Source) ([]about, error) {
 // or an *UnaskedError for a query, and a *profile.NamedError for a source.
 func (q Questions) Ask(in source.Input, memo *verify.Memo) (*Filters, error) {
 	r := &Filters{Header: NewHeader("verify", Closed), Libseccomp: seccomp.Version(), Filters: make([]Filter, len(in.Sources)),
-		Findings: []Finding{}, Broken: append([]source.Broken{}, in.Broken...)}
+		Containers: []Container{}, Looked: in.Looked, Findings: []Finding{}, Broken: append([]source.Broken{}, in.Broken...)}
 	for _, f := range in.Findings {
 		r.Findings = append(r.Findings, Finding{File: f.File, Finding: f.Finding})
 	}
@@ -179,16 +184,20 @@ func (q Questions) Ask(in source.Input, memo *verify.Memo) (*Filters, error) {
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(r.Filters, func(f Filter) bool { return f.Verdict != Closed }) {
+	r.judgeContainers(in.Pods, q)
+	has := func(verdict string) bool {
+		return slices.ContainsFunc(r.Containers, func(c Container) bool { return c.Verdict == verdict })
+	}
+	if slices.ContainsFunc(r.Filters, func(f Filter) bool { return f.Verdict != Closed && !f.OfContainers }) || has(Open) {
 		r.Verdict = Open
-	} else if len(in.Broken) > 0 || len(in.Sources) == 0 {
+	} else if len(in.Broken) > 0 || len(in.Sources)+len(r.Containers) == 0 || has(Undecided) {
 		r.Verdict = Undecided // nobody knows of what was not read
 	}
 	return r, q.allAsked(r)
 }
 
 func (q Questions) filter(memo *verify.Memo, s source.Source) (Filter, error) {
-	f := Filter{Name: s.Name, File: s.File, Kind: s.Kind, Machine: s.Machine, Runtime: s.Runtime, Level: s.Level,
+	f := Filter{Name: s.Name, File: s.File, Kind: s.Kind, Machine: s.Machine, Runtime: s.Runtime, Level: s.Level, OfContainers: s.OfContainers,
 		Programs: len(s.Filter), Instructions: s.Instructions(), Verdict: Closed, Answers: []Answer{}}
 	all, verdicts, err := q.answer(memo, s)
 	if err != nil {
@@ -255,6 +264,7 @@ func (r *Filters) Ignore(list IgnoreFile) (unused []string) {
 			}
 		}
 	}
+	r.ignoreContainers(list)
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		f.Ignored = list.reason(f.Rule, f.File)
@@ -292,8 +302,14 @@ func (r *Filters) Judge(word string) {
 	}
 	for _, f := range r.Filters {
 		for _, a := range f.Answers {
-			r.Failed = r.Failed || a.Verdict != Closed && a.Ignored == ""
+			r.Failed = r.Failed || !f.OfContainers && a.Verdict != Closed && a.Ignored == ""
 		}
+	}
+	if len(r.Filters)+len(r.Containers) == 0 {
+		r.Failed = true // nothing was proved
+	}
+	for _, c := range r.Containers {
+		r.Failed = r.Failed || c.counts()
 	}
 	for _, f := range r.Findings {
 		r.Failed = r.Failed || f.Ignored == "" && slices.Contains(failOn[at].levels, f.Level)

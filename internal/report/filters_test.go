@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -302,7 +303,8 @@ func TestFindingsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want, got strings.Builder
-	for _, c := range verify.Checks() {
+	all := slices.SortedFunc(slices.Values(slices.Concat(verify.Checks(), manifestChecks())), func(a, b verify.Check) int { return strings.Compare(a.ID, b.ID) })
+	for _, c := range all {
 		fmt.Fprintf(&want, "## %s\n\n*%s* · %s\n\n%s\n", c.ID, c.Level, c.Title, c.Why)
 	}
 	for _, section := range strings.Split(string(text), "\n## ")[1:] {

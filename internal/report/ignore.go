@@ -173,7 +173,7 @@ func placed(n *yaml.Node, format string, args ...any) error {
 // check refuses what would ignore more than its author can have meant.
 func (i *ignored) check() error {
 	rules := []string{ruleOpen}
-	for _, c := range verify.Checks() {
+	for _, c := range slices.Concat(verify.Checks(), manifestChecks()) {
 		rules = append(rules, c.ID)
 	}
 	if !slices.Contains(rules, i.rule) {
@@ -190,8 +190,9 @@ func (i *ignored) check() error {
 			return fmt.Errorf("files: %q is no pattern", pattern)
 		}
 	}
-	if i.rule == ruleOpen && (len(i.files) == 0 || i.expires == "") {
-		return errors.New(`an entry for "open" names its files, and the day on which it expires`)
+	verdict := i.rule == ruleOpen || slices.ContainsFunc(containerChecks(), func(c verify.Check) bool { return c.ID == i.rule })
+	if verdict && (len(i.files) == 0 || i.expires == "") {
+		return fmt.Errorf("an entry for %q names its files, and the day on which it expires", i.rule)
 	}
 	if i.expires == "" {
 		return nil
@@ -208,24 +209,12 @@ func (i *ignored) check() error {
 // slash is for the name alone.
 func (l IgnoreFile) reason(rule, file string) string {
 	for _, i := range l.entries {
-		if i.rule == rule && (len(i.files) == 0 || slices.ContainsFunc(i.files, func(pattern string) bool { return matches(pattern, file) })) {
+		if i.rule == rule && (len(i.files) == 0 || slices.ContainsFunc(i.files, func(pattern string) bool { return source.Matches(pattern, file) })) {
 			i.used = true
 			return i.reason
 		}
 	}
 	return ""
-}
-
-func matches(pattern, file string) bool {
-	if file == "" {
-		return false
-	}
-	name := path.Clean(file)
-	if !strings.Contains(pattern, "/") {
-		name = path.Base(name)
-	}
-	ok, err := path.Match(path.Clean(pattern), name)
-	return ok && err == nil
 }
 
 // unused lists the entries that ignore nothing.

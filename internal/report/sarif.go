@@ -101,7 +101,7 @@ func sarifRules() []sarifRule {
 	rules := []sarifRule{newSARIFRule(ruleOpen, verify.Error, "A route or a call that was asked about is not closed",
 		"The compiled filter lets the call through for the registers shown, or it could not be proved that it does not.",
 		"docs/verify.md#what-is-answered")}
-	for _, c := range verify.Checks() {
+	for _, c := range slices.Concat(verify.Checks(), manifestChecks()) {
 		rules = append(rules, newSARIFRule(c.ID, c.Level, c.Title, c.Why, "docs/findings.md#"+c.ID))
 	}
 	return rules
@@ -132,7 +132,7 @@ func (r *Filters) SARIF(tool Build) ([]byte, error) {
 		results = append(results, result)
 	}
 	for _, line := range r.rows() {
-		if line.verdict == Closed {
+		if line.verdict == Closed || line.ofContainers { // the containers say it
 			continue
 		}
 		at := 0 // a program has no lines
@@ -141,6 +141,11 @@ func (r *Filters) SARIF(tool Build) ([]byte, error) {
 		}
 		add(ruleOpen, verify.Error, cmp.Or(line.file, line.name), at, at, fmt.Sprintf("%s by %s on %s is %s (%s, %s): %s",
 			line.about, line.call, line.abi, line.verdict, line.machine, line.runtime, line.detail), line.ignored)
+	}
+	for _, c := range r.Containers {
+		if c.Verdict == Open || c.Verdict == Undecided {
+			add(c.Rule, c.level(), c.File, c.Line, c.Column, c.Text(), c.Ignored)
+		}
 	}
 	for _, f := range r.Findings {
 		add(f.Rule, f.Level, f.File, f.Line, f.Column, f.Message+"; "+f.Fix, f.Ignored)

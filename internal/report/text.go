@@ -29,6 +29,7 @@ func (r *Filters) Text(t *term.Printer) {
 		}
 		t.Table(nil, rows)
 	}
+	r.containersText(t)
 	for _, f := range r.Findings {
 		if f.Ignored == "" {
 			t.Printf("%s: %s: %s; %s [%s]", f.position(), f.Level, f.Message, f.Fix, f.Rule)
@@ -43,6 +44,9 @@ func (r *Filters) concluded(t *term.Printer) {
 	all := map[string]bool{}
 	ignored := 0
 	for _, l := range r.rows() {
+		if l.ofContainers {
+			continue
+		}
 		all[l.name] = true
 		if l.verdict != Closed {
 			open[l.name] = true
@@ -59,7 +63,12 @@ func (r *Filters) concluded(t *term.Printer) {
 			levels[f.Level]++
 		}
 	}
-	text := fmt.Sprintf("%s, %d of them open; %s, %s, %s", term.Count(len(all), "input"), len(open),
+	for _, c := range r.Containers {
+		if c.Ignored != "" {
+			ignored++
+		}
+	}
+	text := fmt.Sprintf("%s, %d of them open%s; %s, %s, %s", term.Count(len(all), "input"), len(open), r.containersCounted(),
 		term.Count(levels[verify.Error], "error"), term.Count(levels[verify.Warning], "warning"), term.Count(levels[verify.Note], "note"))
 	if ignored > 0 {
 		text += fmt.Sprintf("; ignored: %d", ignored)
@@ -67,7 +76,7 @@ func (r *Filters) concluded(t *term.Printer) {
 	if len(r.Broken) > 0 {
 		text += fmt.Sprintf("; could not be read: %d", len(r.Broken))
 	}
-	conclude(t, r.Verdict, "%s", text)
+	conclude(t, r.Verdict, "%s", text+r.lookedText())
 }
 
 // drawn writes a table for each filter, machine and question: what all its
@@ -109,7 +118,11 @@ func (f Finding) position() string {
 }
 
 // row is one line of the table.
-type row struct{ name, file, kind, machine, runtime, about, abi, call, verdict, detail, ignored string }
+type row struct {
+	name, file, kind, machine, runtime, about, abi, call, verdict, detail, ignored string
+
+	ofContainers bool
+}
 
 // rows joins what is closed alike, and runtimes that agree. The lines of one
 // ABI stand together.
@@ -142,7 +155,7 @@ func (l row) sameABI(other row) bool {
 func (f Filter) rows() []row {
 	var rows []row
 	for _, a := range f.Answers {
-		line := row{printable.Line(f.Name), f.File, f.Kind, f.Machine, term.Dash(f.Runtime), a.About, a.ABI, a.title(), a.Verdict, a.detail(), a.Ignored}
+		line := row{printable.Line(f.Name), f.File, f.Kind, f.Machine, term.Dash(f.Runtime), a.About, a.ABI, a.title(), a.Verdict, a.detail(), a.Ignored, f.OfContainers}
 		closed := func(other row) bool {
 			return line.verdict == "closed" && other.verdict == "closed" && line.sameABI(other)
 		}

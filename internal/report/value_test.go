@@ -98,6 +98,7 @@ func TestNothingAsked(t *testing.T) {
 func TestJudge(t *testing.T) {
 	note := Finding{Finding: verify.Finding{Level: verify.Note}}
 	warning := Finding{Finding: verify.Finding{Level: verify.Warning}}
+	closed := Filter{Answers: []Answer{{Verdict: Closed}}}
 	open := Filter{Answers: []Answer{{Verdict: Undecided}}}
 	for _, tt := range []struct {
 		word                string
@@ -115,8 +116,9 @@ func TestJudge(t *testing.T) {
 			want bool
 		}{
 			{Filters{Filters: []Filter{open}}, tt.open},
-			{Filters{Findings: []Finding{warning}}, tt.warning},
-			{Filters{Findings: []Finding{note}}, tt.note},
+			{Filters{Filters: []Filter{closed}, Findings: []Finding{warning}}, tt.warning},
+			{Filters{Filters: []Filter{closed}, Findings: []Finding{note}}, tt.note},
+			{Filters{}, tt.open}, // nothing was proved
 		} {
 			if one.r.Judge(tt.word); one.r.Failed != one.want {
 				t.Errorf("%s: failed %t: %+v", tt.word, one.r.Failed, one.r)

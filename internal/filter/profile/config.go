@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -200,10 +201,27 @@ func (c *Config) filterAnnotation() error {
 		return nil
 	}
 	for _, m := range annotations.Value.(*hujson.Object).Members {
-		name := m.Name.Value.(hujson.Literal).String()
-		if strings.HasPrefix(name, filterAnnotations) && name != stricter {
-			return c.text.fail(m.Name.StartOffset, "the annotation %q has crun take another filter than linux.seccomp says, or hands its listener to others, so that nothing can be proved: remove it", name)
+		if err := ownFilter(m.Name.Value.(hujson.Literal).String()); err != nil {
+			return c.text.fail(m.Name.StartOffset, "%w", err)
 		}
 	}
 	return nil
+}
+
+// OwnFilter is what reading a config.json refuses as well, for one that somebody
+// filled in: an annotation by which a runtime installs another filter.
+func (c *Config) OwnFilter() error {
+	for _, name := range slices.Sorted(maps.Keys(c.Annotations)) {
+		if err := ownFilter(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func ownFilter(annotation string) error {
+	if !strings.HasPrefix(annotation, filterAnnotations) || annotation == stricter {
+		return nil
+	}
+	return fmt.Errorf("the annotation %q has crun take another filter than linux.seccomp says, or hands its listener to others, so that nothing can be proved: remove it", annotation)
 }

@@ -28,6 +28,13 @@ func (t *Text) profiles() ([]*Text, error) {
 // otherKindError is that of an object that is no profile.
 type otherKindError struct{ error }
 
+// IsOtherKind reports whether an error is that of a text with objects of Kubernetes
+// of which none is a profile.
+func IsOtherKind(err error) bool {
+	_, is := errors.AsType[otherKindError](err)
+	return is
+}
+
 // among finds the profiles of several texts or objects. Those of other kinds,
 // which manifests have beside them, are passed over unless there are no others.
 func among[T any](all []T, profiles func(T) ([]*Text, error)) (texts []*Text, err error) {

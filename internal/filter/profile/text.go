@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/tailscale/hujson"
 
 	"github.com/afalg-policy/afalg-policy/internal/jsontext"
+	"github.com/afalg-policy/afalg-policy/internal/yamltext"
 )
 
 // Text is a text with a profile in it: JSON, or an object of Kubernetes.
@@ -19,8 +19,8 @@ type Text struct {
 	Prefix string       // of the profile in Root, as a JSON pointer
 	Object string       // namespace and name of the Kubernetes object; "" for any other text
 
-	src  []byte  // as it was written
-	yaml yamlMap // from JSON to src; nil if they are the same
+	src  []byte          // as it was written
+	yaml yamltext.Places // from JSON to src; nil if they are the same
 }
 
 // ReadTexts finds the profiles of a text: one, except in a list or a stream of
@@ -96,11 +96,9 @@ func (t *Text) unique() error {
 // written, both from 1; the column counts characters.
 func (t *Text) Position(offset int) (line, column int) {
 	if t.yaml != nil {
-		return t.yaml.position(offset)
+		return t.yaml.Position(offset)
 	}
-	before := string(t.src[:min(max(offset, 0), len(t.src))])
-	start := strings.LastIndexByte(before, '\n') + 1
-	return strings.Count(before, "\n") + 1, utf8.RuneCountInString(before[start:]) + 1
+	return jsontext.Position(t.src, offset)
 }
 
 // At gives the place of a value of the profile, named by a JSON pointer, or

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -14,6 +15,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/filter/seccomp"
 	"github.com/afalg-policy/afalg-policy/internal/filter/verify"
 	"github.com/afalg-policy/afalg-policy/internal/jsontext"
+	"github.com/afalg-policy/afalg-policy/internal/kube"
 	"github.com/afalg-policy/afalg-policy/internal/parallel"
 )
 
@@ -28,54 +30,94 @@ type Reader struct {
 	Level    int               // libseccomp's optimisation, 1 or 2; 0 is what the runtime chooses
 	Stdin    io.Reader         // what the name "-" stands for
 	Memo     verify.Memo       // of what is asked for findings, and may be asked again
+	Nodes    Nodes             // of the cluster, for manifests
+	Exclude  []string          // patterns of what is left out of directories, as in an ignore file
 }
 
-// Read reads files with profiles, directories of them, and dumps of programs.
-// The report lists the broken ones beside the others.
+// Read reads files with profiles and manifests, directories of them, and dumps of
+// programs. The report lists the broken ones beside the others.
 func (r *Reader) Read(names, dumps []string) (in Input) {
-	files, broken := expand(names)
+	files, broken := r.expand(names, &in.Looked)
 	in.Broken = broken
-	for _, read := range []struct {
-		names []string
-		one   func(string) (Input, error)
-	}{{files, r.profile}, {dumps, r.dump}} {
-		for _, name := range read.names {
-			one, err := read.one(name)
-			if err != nil {
-				in.Broken = append(in.Broken, newBroken(name, err))
-				continue
-			}
-			in.addSources(ShownName(name), one.Sources)
-			in.Findings = append(in.Findings, one.Findings...)
+	add := func(name string, one Input, err error) {
+		if err != nil {
+			in.Broken = append(in.Broken, newBroken(name, err))
+			return
+		}
+		in.addSources(ShownName(name), one.Sources)
+		in.Findings = append(in.Findings, one.Findings...)
+		in.Pods = append(in.Pods, one.Pods...)
+		in.Looked.Objects += one.Looked.Objects
+	}
+	fruitless := map[string]int{} // directories, and the files of them that hold nothing
+	for _, f := range files {
+		one, err := r.file(f.name)
+		if f.dir != "" && errors.Is(err, errNothing) {
+			in.Looked.PassedOver++
+			fruitless[f.dir]++
+			continue
+		}
+		add(f.name, one, err)
+	}
+	for _, dir := range slices.Sorted(maps.Keys(fruitless)) {
+		if fruitless[dir] == count(files, dir) {
+			in.Broken = append(in.Broken, newBroken(dir, errNoFile))
 		}
 	}
+	for _, name := range dumps {
+		one, err := r.dump(name)
+		add(name, one, err)
+	}
+	r.filters(&in)
 	return in
 }
+
+// errNothing is that of a text that can be read, and holds nothing to verify.
+var errNothing = errors.New("no pod is in it either")
 
 // ErrNoMachine is that of a program by which its machine cannot be told.
 var ErrNoMachine = errors.New("the program compares no ABI")
 
 const defaultMachine = specs.ArchX86_64
 
-// profile compiles a JSON file for every machine and runtime in question.
-func (r *Reader) profile(name string) (Input, error) {
+// file reads a file with profiles, or with manifests.
+func (r *Reader) file(name string) (Input, error) {
 	src, err := ReadNamed(r.Stdin, name, jsontext.Max)
 	if err != nil {
 		return Input{}, err
 	}
-	name = ShownName(name)
-	documents, err := verify.ReadDocuments(src)
-	if err != nil {
+	return r.read(ShownName(name), src)
+}
+
+// read compiles the profiles of a text for every machine and runtime in question,
+// and finds the pods in it.
+func (r *Reader) read(name string, src []byte) (in Input, err error) {
+	m, err := kube.Read(src)
+	if err != nil && isManifest(src) {
 		return Input{}, err
 	}
-	var in Input
+	if err == nil {
+		in.addManifest(name, m)
+		if m.Profiles() == 0 && (len(m.Workloads) > 0 || len(m.Bindings) > 0) {
+			return in, nil
+		}
+	}
+	documents, wrong := verify.ReadDocuments(src)
+	switch {
+	case profile.IsOtherKind(wrong):
+		return Input{}, fmt.Errorf("%w; %w", wrong, errNothing)
+	case wrong != nil && err == nil && m.Profiles() == 0 && !isProfile(src) && isManifest(src):
+		return Input{}, fmt.Errorf("%w; %w", wrong, errNothing)
+	case wrong != nil:
+		return Input{}, wrong
+	}
 	for _, doc := range documents {
 		one, err := r.document(documentName(name, doc, documents), doc)
 		if err != nil {
 			return Input{}, err
 		}
 		for _, s := range one.sources {
-			s.File = name
+			s.File, s.Object = name, doc.Object
 			in.Sources = append(in.Sources, s)
 		}
 		in.addFindings(name, one.findings)

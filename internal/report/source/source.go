@@ -14,10 +14,13 @@ import (
 type Source struct {
 	Name    string // what the user named: "seccomp.json", "pid 4711"
 	File    string // of which it is one profile; "" if it is no file
+	Object  string // of Kubernetes that it is the profile of; "" for others
 	Kind    string // "docker", "oci", "config", "bpf", "process"
 	Machine string // "amd64"
 	Runtime string // as which the program was compiled: "runc"; empty if it was found as it is
-	Level   int    // libseccomp's optimisation level; 0 if it did not compile the program
+	// OfContainers says that it is asked for containers of manifests: their verdicts count.
+	OfContainers bool
+	Level        int // libseccomp's optimisation level; 0 if it did not compile the program
 
 	Filter cbpf.Filter // the last program is the newest; empty: no filter, all is allowed
 	ABIs   []afalg.ABI // to ask about, of one byte order; never empty
@@ -48,6 +51,16 @@ type Input struct {
 	Sources  []Source
 	Findings []Finding
 	Broken   []Broken // what could not be used
+	Pods     []Pod
+	Looked   Looked
+}
+
+// Looked counts what was looked at to find all this.
+type Looked struct {
+	Files      int `json:"files"`       // that were read, also those that no directory would have shown
+	PassedOver int `json:"passed-over"` // of them: hold no profile and no pod
+	Excluded   int `json:"excluded"`    // files and directories that were left out as asked
+	Objects    int `json:"objects"`     // of Kubernetes that have no pod and are no profile
 }
 
 func (in *Input) addSources(name string, sources []Source) {
