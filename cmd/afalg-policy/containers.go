@@ -13,6 +13,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/admit"
 	"github.com/afalg-policy/afalg-policy/internal/bounded"
 	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
+	"github.com/afalg-policy/afalg-policy/internal/gen"
 	"github.com/afalg-policy/afalg-policy/internal/lsm"
 	"github.com/afalg-policy/afalg-policy/internal/oci"
 	"github.com/afalg-policy/afalg-policy/internal/term"
@@ -21,7 +22,7 @@ import (
 
 const (
 	defaultPolicy = "/etc/afalg-policy/policy.yaml"
-	defaultAgent  = "/run/afalg-policy/agent.sock"
+	defaultAgent  = gen.DefaultAgent
 )
 
 // containerFlags are those of what works on one container as it starts: the

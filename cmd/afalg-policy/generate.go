@@ -38,7 +38,7 @@ type target struct {
 
 // targets lists the targets by name.
 func targets() []target {
-	return []target{appArmorTarget(), hostTarget(), ociTarget(), seccompTarget(), selinuxTarget(), systemdTarget(), tetragonTarget()}
+	return []target{appArmorTarget(), hostTarget(), kubernetesTarget(), ociTarget(), seccompTarget(), selinuxTarget(), systemdTarget(), tetragonTarget()}
 }
 
 const generateLong = `Generate renders a policy to a target. Each target says on standard error what

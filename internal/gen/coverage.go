@@ -21,12 +21,13 @@ const (
 // fixedGaps lists, for each target, the gaps of any output. A filter has none:
 // what it leaves open depends on its base and options, and must be accepted.
 var fixedGaps = map[string][]plan.Gap{
-	"apparmor": appArmorGaps,
-	"oci":      nil,
-	"seccomp":  nil,
-	"selinux":  selinuxGaps,
-	"systemd":  systemdGaps,
-	"tetragon": tetragonGaps,
+	"apparmor":   appArmorGaps,
+	"kubernetes": kubernetesGaps,
+	"oci":        nil,
+	"seccomp":    nil,
+	"selinux":    selinuxGaps,
+	"systemd":    systemdGaps,
+	"tetragon":   tetragonGaps,
 }
 
 // Targets lists the names of the targets, sorted.

@@ -28,6 +28,9 @@ func plainOutputs(t *testing.T) (files map[string][]File, gaps map[string][]plan
 		"oci": func() ([]File, []plan.Gap, error) {
 			return OCI(p, config(t, []byte(`{"ociVersion": "1.2.0", "linux": {}}`)), filters)
 		},
+		"kubernetes": func() ([]File, []plan.Gap, error) {
+			return Kubernetes(p, KubernetesOptions{SeccompOptions: SeccompOptions{Common: Common{Accept: []string{gapAdmission}}}})
+		},
 		"seccomp":  func() ([]File, []plan.Gap, error) { return Seccomp(p, filters) },
 		"selinux":  func() ([]File, []plan.Gap, error) { return SELinux(p, SELinuxOptions{}) },
 		"systemd":  func() ([]File, []plan.Gap, error) { return Systemd(p, SystemdOptions{Show: freeUnits}) },
