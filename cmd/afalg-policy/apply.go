@@ -12,8 +12,8 @@ import (
 
 const applyLong = `Apply puts a policy in the place of the one that this host's containers start
 under. It reads FILE, with everything that it includes, as it will be read
-there; shows what changes with its meaning; replaces the policy in one step; and
-has the agent read it again.
+there; shows what changes with its meaning; replaces the policy in one step;
+makes the profiles of "install kubernetes" anew; and has the agent read it.
 
 Changes are shown as requests and containers, one a line:
 
@@ -56,7 +56,7 @@ func applyPolicy(ctx context.Context, t *tui, file, live string, dryRun, asJSON 
 	done, err := deploy.Apply(ctx, deploy.Change{
 		File: file, Policy: live, DryRun: dryRun,
 		Warn: func(w policy.Warning) { t.Notef("warning: %v", w) },
-		Note: t.Note,
+		Note: t.Note, Tool: toolName(),
 	})
 	if done != nil && err != nil && asJSON {
 		return errors.Join(t.JSON(done), err)

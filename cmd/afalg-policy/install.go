@@ -32,9 +32,13 @@ every container that the platform starts from then on:
   podman      a hardened default profile, for builds too; containers.conf.d:
               the wrapper for crun and runc, a hook that refuses what is open
   containerd  config.toml: the wrapper for each handler of runc's kind, and
-              first in the PATH of containerd.service
+              first in the PATH of containerd.service. With --nri it asks the
+              agent as well, and starts no container without it
   crio        crio.conf.d: the wrapper as default runtime, a hardened default
               profile, the hook
+  kubernetes  the profiles that pods name (localhostProfile), in the kubelet's
+              directory; those of grants with --accept granted-profiles, once
+              admission ties each to its namespaces
   agent       the units of the agent, which decides for containers with grants
   systemd     drop-ins that close AF_ALG to every service, as "generate systemd"
               makes them; --grant, --accept, --except and --show are the same
@@ -71,7 +75,7 @@ the image.`
 
 func newInstall(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:                   "install " + strings.Join(install.Platforms(), "|"),
+		Use:                   "install PLATFORM",
 		DisableFlagsInUseLine: true, // the line is long
 		Short:                 "Put a policy into container platforms, systemd or the kernel",
 		Long:                  installLong,
@@ -79,6 +83,7 @@ func newInstall(t *tui) *cobra.Command {
   afalg-policy install podman --policy /etc/afalg-policy/policy.yaml
   afalg-policy install docker --base /etc/docker/seccomp.json --runtime-path /usr/bin/crun
   afalg-policy install containerd --root /mnt/image --program /usr/local/bin/afalg-policy
+  afalg-policy install kubernetes --policy /etc/afalg-policy/policy.yaml
   afalg-policy install systemd --grant iwd --accept iwd --dry-run
   afalg-policy install lsm --audit`,
 		Args:      onePlatform,

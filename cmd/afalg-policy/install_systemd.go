@@ -15,7 +15,7 @@ import (
 // onlyFor has the flags of install that are not for every platform.
 var onlyFor = map[string][]string{
 	"grant": {"systemd"}, "except": {"systemd"}, "show": {"systemd"},
-	"audit": {"lsm"},
+	"audit": {"lsm"}, "nri": {"containerd", "agent"}, "kubelet-root": {"kubernetes"},
 }
 
 // addOnly adds these flags. The function that it returns prepares the options of
@@ -27,13 +27,15 @@ func addOnly(cmd *cobra.Command) prepare {
 	except := f.StringArray("except", nil, "systemd: `NAME` of a service to leave as it is; may be repeated")
 	show := f.String("show", "", "systemd: `FILE` with what the units restrict themselves, for an image")
 	audit := f.Bool("audit", false, "lsm: allow everything, and record what the policy denies")
+	nri := f.Bool("nri", false, "containerd, agent: have containerd ask the agent about each container, besides the wrapper")
+	kubeletRoot := f.String("kubelet-root", "", "kubernetes: the kubelet's `DIR`, if its units do not say it")
 	return func(name string, o *install.Options, p *plan.Plan) error {
 		for _, flag := range slices.Sorted(maps.Keys(onlyFor)) {
 			if f.Changed(flag) && !slices.Contains(onlyFor[flag], name) {
 				return usagef("--%s is for %s alone", flag, strings.Join(onlyFor[flag], " and "))
 			}
 		}
-		o.Accept, o.Audit = unique(*accept), *audit
+		o.Accept, o.Audit, o.NRI, o.KubeletRoot = unique(*accept), *audit, *nri, *kubeletRoot
 		if name != "systemd" {
 			return nil
 		}

@@ -42,7 +42,7 @@ func TestShowStatus(t *testing.T) {
 		"none was ever installed": {[]install.Status{absent}, outcome{
 			"containerd\tnot asked\tno\tno\tnot needed\tno\t-\n",
 			"remark: containerd: not installed: run \"afalg-policy install containerd\"\n", 1}},
-		"nothing": {nil, outcome{"", "no platform was found: docker, podman, containerd, crio, agent, systemd, lsm, host\n", 1}},
+		"nothing": {nil, outcome{"", "no platform was found: docker, podman, containerd, crio, kubernetes, agent, systemd, lsm, host\n", 1}},
 	} {
 		got := shown(t, func(u *tui) error { return showStatus(u, tt.all, false) })
 		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(outcome{})); diff != "" {

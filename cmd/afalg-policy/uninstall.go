@@ -1,8 +1,6 @@
 package main
 
 import (
-	"strings"
-
 	"github.com/spf13/cobra"
 
 	"github.com/afalg-policy/afalg-policy/internal/deploy"
@@ -24,7 +22,7 @@ profiles, in /var/cache/afalg-policy, goes with the last platform.`
 
 func newUninstall(t *tui) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:                   "uninstall " + strings.Join(install.Platforms(), "|"),
+		Use:                   "uninstall PLATFORM",
 		DisableFlagsInUseLine: true, // the line is long
 		Short:                 "Take back what install did",
 		Long:                  uninstallLong,

@@ -22,6 +22,7 @@ type Change struct {
 	DryRun bool   // replace nothing, and report the changes
 	Warn   func(policy.Warning)
 	Note   func(text string) // a line for people, about what is in force
+	Tool   string            // name and version of the program, for what is made anew
 }
 
 // Applied is the result of apply; its JSON form is a contract.
@@ -137,6 +138,9 @@ func (c Change) putInForce(ctx context.Context, text []byte, p *plan.Plan) (inst
 	}
 	if err := kept.KeepPolicy(c.Policy, p); err != nil {
 		c.Note("note: " + keepNote(err))
+	}
+	if err := renewProfiles(c.Policy, p, c.Tool, func(text string) { c.Note("note: " + text) }); err != nil {
+		return install.No, hosterr.Errorf("%s is replaced; the profiles that pods name are not yet: %w; run \"afalg-policy install kubernetes\" again", c.Policy, err)
 	}
 	told, err := install.TellAgent(ctx)
 	switch {

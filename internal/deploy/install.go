@@ -59,7 +59,7 @@ func Install(name string, p *plan.Plan, o install.Options, tell func([]plan.Gap)
 	o.Needs = needsOf(p)
 	o.Watched = watched(p)
 	o.Unconfined = unconfinedOf(p)
-	if err := settle(name, p, o.Accept, r, tell); err != nil {
+	if err := settle(name, p, &o, r, tell); err != nil {
 		return r.refused(err), err
 	}
 	before := o.Before
@@ -90,6 +90,16 @@ func Install(name string, p *plan.Plan, o install.Options, tell func([]plan.Gap)
 			return files, err
 		}
 	}
+	o.Profiles = func() (map[string][]byte, error) {
+		made, gaps, err := profilesOfPods(p, &o)
+		gaps = plan.Untold(gaps, err)
+		r.Gaps = report.GapsOf(gaps)
+		tell(gaps)
+		if len(p.Grants) > 0 && !slices.Contains(o.Accept, install.GapGranted) {
+			r.Notes = append(r.Notes, grantedLeftOut)
+		}
+		return made, err
+	}
 	var defaults [][]byte
 	o.Harden = func(base []byte) ([]byte, error) {
 		hardened, err := hardenBase(p, o.Version, base, harden.Socketcall(o.Socketcall))
@@ -117,20 +127,40 @@ func Install(name string, p *plan.Plan, o install.Options, tell func([]plan.Gap)
 // settle asks for what has to be accepted for containers. Services have their gaps
 // from the drop-ins, a host has them from its settings, and the kernel half settles
 // its own at each load.
-func settle(name string, p *plan.Plan, accept []string, r *Result, tell func([]plan.Gap)) error {
-	if name == "systemd" || name == "lsm" || name == "host" {
+func settle(name string, p *plan.Plan, o *install.Options, r *Result, tell func([]plan.Gap)) error {
+	if name == "systemd" || name == "lsm" || name == "host" || name == "kubernetes" {
 		return nil
 	}
 	var gaps []plan.Gap
 	if slices.Contains(policy.Platforms(), name) {
 		gaps = p.KernelGaps()
 	}
-	err := plan.Settle(gaps, accept, nil)
+	if name == "containerd" && o.NRI {
+		more, err := nriGaps(o)
+		if err != nil {
+			return err
+		}
+		gaps = append(gaps, more...)
+	}
+	err := plan.Settle(gaps, o.Accept, nil)
 	if gaps = plan.Untold(gaps, err); len(gaps) > 0 {
 		r.Gaps = report.GapsOf(gaps)
 		tell(gaps)
 	}
 	return err
+}
+
+// nriGaps are those of a node whose containerd asks the agent.
+func nriGaps(o *install.Options) (gaps []plan.Gap, err error) {
+	risks, err := install.NRIRisks(o)
+	for _, r := range risks {
+		kind := plan.Breaking
+		if r.Wider {
+			kind = plan.Wider
+		}
+		gaps = append(gaps, kind.Gap(r.Name, nil, r.Text))
+	}
+	return gaps, err
 }
 
 func keepNote(err error) string { return "a slip in the policy will stop containers: " + err.Error() }
@@ -164,6 +194,19 @@ func Status(ctx context.Context, o install.StatusOptions) ([]install.Status, err
 		return needsOf(p), nil
 	}
 	o.Relying = relying
+	o.Profiles = func(options map[string]string, version string) (map[string][]byte, error) {
+		p, _, err := plan.Load(options["policy"], plan.ReadNamed)
+		if err != nil {
+			return nil, err
+		}
+		o := recordedOptions(options)
+		o.Version = version
+		if err := readBase(o); err != nil {
+			return nil, err
+		}
+		made, _, err := profilesOfPods(p, o)
+		return made, err
+	}
 	return install.Check(ctx, o)
 }
 

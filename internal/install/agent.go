@@ -44,7 +44,11 @@ func agentFiles(h *host.Host, o Options) (job, error) {
 			}
 		}
 	}
-	start, err := execStart(o.Program, "agent", o.Policy)
+	words := []string{"agent", o.Policy}
+	if o.NRI {
+		words = append(words, "--nri")
+	}
+	start, err := execStart(o.Program, words...)
 	if err != nil {
 		return job{}, err
 	}

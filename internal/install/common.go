@@ -27,6 +27,9 @@ func (o *Options) shared(platform string) []string {
 		args = append(args, "--socketcall", o.Socketcall)
 	}
 	for _, name := range o.Accept {
+		if slices.Contains(nriGaps, name) { // of the host, not of a container
+			continue
+		}
 		args = append(args, "--accept", name)
 	}
 	if o.DecisionLog != "" {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/afalg-policy/afalg-policy/internal/edit"
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
 )
 
@@ -22,9 +23,11 @@ const (
 	shimV2             = "io.containerd.runc.v2"
 )
 
+const containerdName = "containerd"
+
 func containerd() platform {
 	return platform{
-		name:       "containerd",
+		name:       containerdName,
 		programs:   []string{"containerd"},
 		configs:    []string{"/etc/containerd"},
 		files:      containerdFiles,
@@ -60,6 +63,15 @@ func containerdFiles(h *host.Host, o Options) (job, error) {
 	if err != nil {
 		return job{}, err
 	}
+	nri, err := o.nri(h, configs)
+	if err != nil {
+		return job{}, err
+	}
+	if o.NRI && slices.Contains(o.Accept, GapNRIAlone) {
+		j := job{notes: nri.notes}
+		j.files, err = nri.alone(h)
+		return j, err
+	}
 	var trees []table
 	for _, f := range configs {
 		trees = append(trees, f.tree)
@@ -67,7 +79,8 @@ func containerdFiles(h *host.Host, o Options) (job, error) {
 	if err := optRunc(h, trees...); err != nil {
 		return job{}, err
 	}
-	c := &containerdJob{Host: h, o: o, wrappers: map[string]string{}}
+	c := &containerdJob{Host: h, o: o, wrappers: map[string]string{}, nri: nri}
+	c.notes = append(c.notes, nri.notes...)
 	configured := false
 	for _, f := range configs {
 		found, err := c.handlers(f)
@@ -160,6 +173,10 @@ func readContainerd(h *host.Host) ([]*containerdFile, error) {
 	}
 	if !h.Exists(containerdConfig) {
 		src = fmt.Appendf(nil, "%sversion = %d\n", comment("containerd"), containerdVersion(h))
+	} else if edit.FormatTOML.Empty(src) { // containerd takes it as one of its own version
+		if src, err = edit.TOML(src, []string{"version"}, containerdVersion(h)); err != nil {
+			return nil, inFile(h.Shown(containerdConfig), err)
+		}
 	}
 	var files []*containerdFile
 	seen := map[string]bool{}
@@ -266,6 +283,7 @@ type containerdJob struct {
 	wrappers map[string]string // path of the wrapper, by runtime
 	edited   []host.File
 	defaultr string // wrapper of the handlers that name no program
+	nri      nriSettings
 }
 
 // handlers lists the handlers of runc's kind that a file configures, and notes
@@ -358,6 +376,7 @@ func (c *containerdJob) edit(f *containerdFile) error {
 		}
 		settings = append(settings, setting{append(slices.Clone(h.path), "options", "BinaryName"), w})
 	}
+	settings = append(settings, c.nri.of(f)...)
 	if settings == nil {
 		return nil
 	}

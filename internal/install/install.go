@@ -44,11 +44,13 @@ type platform struct {
 	files    func(*host.Host, Options) (job, error)
 	starts   bool // it starts containers
 	kubelet  bool // a kubelet may have it start pods
+	dataOnly bool // no file names our program, which may be elsewhere
 	// unfiltered lists the containers that run without a seccomp profile.
 	unfiltered func(context.Context) []string
 	restart    []string                                        // commands that make the platform read its files again
 	commands   func(*host.Host, *host.Record) []string         // the same, where they depend on the host; in place of restart
 	removed    []string                                        // the same after uninstall
+	left       string                                          // what uninstall leaves behind
 	unit       string                                          // of the daemon; empty if there is no daemon
 	active     func(context.Context, *host.Record) error       // returns why the platform does not use what is installed
 	probe      func(ctx context.Context, program string) error // returns why a container may not be closed
@@ -61,7 +63,7 @@ type platform struct {
 // platforms lists the platforms in the order in which they are shown. A
 // variable would be an initialization cycle.
 func platforms() []platform {
-	return []platform{docker(), podman(), containerd(), crio(), agent(), systemd(), kernelHalf(), settings()}
+	return []platform{docker(), podman(), containerd(), crio(), kubernetes(), agent(), systemd(), kernelHalf(), settings()}
 }
 
 // Platforms returns the names of the platforms.
@@ -79,6 +81,16 @@ func platformOf(name string) (platform, error) {
 		return platform{}, host.Usage("platform %q: there is no such platform; there are %s", name, strings.Join(Platforms(), ", "))
 	}
 	return platforms()[i], nil
+}
+
+// RestartCommands make a platform read its files again, after an installation or
+// after its removal. They are those of platforms that need the same on every host.
+func RestartCommands(name string, removed bool) []string {
+	p, err := platformOf(name)
+	if err == nil && removed && p.removed != nil {
+		return p.removed
+	}
+	return p.restart
 }
 
 func (p platform) found(h *host.Host) bool {
@@ -155,7 +167,7 @@ func Install(name string, o Options) (*Result, error) {
 	if !p.found(h) {
 		return nil, notFound(h, p)
 	}
-	if err := o.check(h); err != nil {
+	if err := o.check(h, p); err != nil {
 		return nil, err
 	}
 	if _, err := rebase(h, old); err != nil {
@@ -227,6 +239,9 @@ func Uninstall(name, root string, dryRun bool) (*Result, error) {
 	c, err := h.Plan(old, nil, nil)
 	if err != nil {
 		return nil, err
+	}
+	if p.left != "" {
+		notes = append(notes, p.left)
 	}
 	r, err := finish(h, c, dryRun, &Result{Notes: notes, Restart: p.afterRemoval(h, old), Kept: p.kept(), Recovered: old.Interrupted()})
 	if err != nil || dryRun || h.Dir != "/" || p.stop == nil {

@@ -103,7 +103,7 @@ func TestPodmanModes(t *testing.T) {
 // Platforms on one host can be installed and removed in any order.
 func TestAllPlatforms(t *testing.T) {
 	_, _, o := rootFor(t, &txtar.Archive{Comment: []byte(
-		"programs usr/sbin/dockerd usr/bin/podman usr/bin/containerd usr/bin/crio usr/bin/systemctl usr/sbin/modprobe usr/sbin/runc usr/bin/crun\n")})
+		"programs usr/sbin/dockerd usr/bin/podman usr/bin/containerd usr/bin/crio usr/bin/kubelet usr/bin/systemctl usr/sbin/modprobe usr/sbin/runc usr/bin/crun\n")})
 	before := snapshot(t, o.Root)
 	names := Platforms()
 	for i := range names {
@@ -129,7 +129,7 @@ func TestAllPlatforms(t *testing.T) {
 func TestNames(t *testing.T) {
 	o := dockerRoot(t)
 	before := snapshot(t, o.Root)
-	if _, err := Install("dockr", o); errorText(err) != `platform "dockr": there is no such platform; there are docker, podman, containerd, crio, agent, systemd, lsm, host` {
+	if _, err := Install("dockr", o); errorText(err) != `platform "dockr": there is no such platform; there are docker, podman, containerd, crio, kubernetes, agent, systemd, lsm, host` {
 		t.Errorf("%v", err)
 	}
 	if _, err := Uninstall("docker", o.Root, false); errorText(err) != "docker is not installed: there is no "+o.Root+"/var/lib/afalg-policy/installed/docker.json" {

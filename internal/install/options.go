@@ -38,6 +38,13 @@ type Options struct {
 	// /etc/systemd/system. gone lists drop-ins of an earlier installation,
 	// which exist now and will not exist then.
 	DropIns func(gone []string) (map[string][]byte, error)
+	// KubeletRoot is the kubelet's --root-dir; looked up if empty.
+	KubeletRoot string
+	// Profiles makes the profiles that pods can name, by path below the kubelet's
+	// seccomp directory.
+	Profiles func() (map[string][]byte, error)
+	// NRI has containerd ask the agent about each container.
+	NRI bool
 	// Settings makes the files of a host, by path below its root.
 	Settings func() (map[string][]byte, error)
 	// Sysctls has the values that the host's sysctls have now.
@@ -53,10 +60,10 @@ type Options struct {
 
 // check refuses options that would make the whole only as strong as a file that
 // others can write.
-func (o *Options) check(h *host.Host) error {
+func (o *Options) check(h *host.Host, p platform) error {
 	for _, f := range []struct{ flag, path string }{
 		{"--policy", o.Policy}, {"--program", o.Program}, {"--runtime-path", o.RuntimePath},
-		{"--agent", o.Agent}, {"--decision-log", o.DecisionLog},
+		{"--agent", o.Agent}, {"--decision-log", o.DecisionLog}, {"--kubelet-root", o.KubeletRoot},
 	} {
 		if f.path == "" || f.flag == "--policy" && builtin(f.path) {
 			continue
@@ -70,8 +77,10 @@ func (o *Options) check(h *host.Host) error {
 			return err
 		}
 	}
-	if err := h.Executable("--program", o.Program); err != nil {
-		return err
+	if !p.dataOnly {
+		if err := h.Executable("--program", o.Program); err != nil {
+			return err
+		}
 	}
 	if o.RuntimePath != "" {
 		return h.Executable("--runtime-path", o.RuntimePath)
@@ -93,15 +102,17 @@ func (o *Options) saved() map[string]string {
 	m := map[string]string{}
 	for name, value := range map[string]string{
 		"policy": o.Policy, "program": o.Program, "runtime-path": o.RuntimePath, "agent": o.Agent,
-		"on-agent-down": o.OnAgentDown, "socketcall": o.Socketcall, "decision-log": o.DecisionLog, "base": o.BasePath,
+		"on-agent-down": o.OnAgentDown, "socketcall": o.Socketcall, "decision-log": o.DecisionLog, "base": o.BasePath, "kubelet-root": o.KubeletRoot,
 		"grant": strings.Join(o.Grants, ","), "accept": strings.Join(o.Accept, ","), "except": strings.Join(o.Except, ","),
 	} {
 		if value != "" {
 			m[name] = value
 		}
 	}
-	if o.Audit {
-		m["audit"] = "yes"
+	for name, on := range map[string]bool{"audit": o.Audit, "nri": o.NRI} {
+		if on {
+			m[name] = "yes"
+		}
 	}
 	for key, value := range o.Sysctls {
 		m[wasPrefix+key] = value

@@ -114,7 +114,7 @@ func rootFor(t *testing.T, a *txtar.Archive) (dir, platform string, o Options) {
 	o = Options{
 		Root: dir, Policy: "builtin:fips", Program: "/usr/local/bin/afalg-policy", Agent: "/run/afalg-policy/agent.sock",
 		OnAgentDown: "refuse", DecisionLog: "/var/log/afalg-policy/containers.json", Version: "test", Harden: pretend,
-		Show: []byte("Id=a.service\nRestrictAddressFamilies=~\n"), DropIns: pretendDropIns, Settings: pretendSettings, Before: func(stops []string) { t.Errorf("stops in an image: %s", stops) },
+		Show: []byte("Id=a.service\nRestrictAddressFamilies=~\n"), DropIns: pretendDropIns, Settings: pretendSettings, Profiles: pretendProfiles, Before: func(stops []string) { t.Errorf("stops in an image: %s", stops) },
 	}
 	write(t, dir, "usr/local/bin/afalg-policy", "", 0o755)
 	for _, f := range given(a) {
@@ -172,6 +172,12 @@ func rootFor(t *testing.T, a *txtar.Archive) (dir, platform string, o Options) {
 			o.Accept = append(o.Accept, value)
 		case "watch":
 			o.Watched = append(o.Watched, value)
+		case "nri":
+			o.NRI = true
+		case "kubelet-root":
+			o.KubeletRoot = value
+		case "profile":
+			o.Profiles = func() (map[string][]byte, error) { return map[string][]byte{value: []byte("a profile\n")}, nil }
 		case "precreate":
 			o.Precreate = true
 		default:
@@ -190,6 +196,11 @@ func pretend(base []byte) ([]byte, error) {
 		return nil, errors.New("1:1: it is broken")
 	}
 	return append([]byte("hardened "), base...), nil
+}
+
+// pretendProfiles stands for package gen.
+func pretendProfiles() (map[string][]byte, error) {
+	return map[string][]byte{"afalg-policy/default.json": []byte("{}\n"), "afalg-policy/granted/one.json": []byte("{\"one\": 1}\n")}, nil
 }
 
 // pretendDropIns stands for package gen.

@@ -66,6 +66,9 @@ type StatusOptions struct {
 	// Relying says which running containers of a platform rely on what is not in
 	// force; nil if there are none.
 	Relying func(platform string) error
+	// Profiles makes the profiles of pods as an installation did: its options, and
+	// the version of the program.
+	Profiles func(options map[string]string, version string) (map[string][]byte, error)
 }
 
 const (
@@ -149,6 +152,24 @@ func (p platform) status(ctx context.Context, h *host.Host, r *host.Record, o St
 			}
 		}
 	}
+	if r != nil && p.name == kubernetesName && s.Policy == Yes {
+		made, err := o.Profiles(r.Options, r.Program)
+		if err == nil {
+			err = profilesDiffer(r, made)
+		}
+		if err != nil {
+			s.Active = No
+			s.Reasons = append(s.Reasons, "not active: "+err.Error())
+		}
+	}
+	if r != nil && r.Options["nri"] != "" && p.name == containerdName {
+		ask, cancel := context.WithTimeout(ctx, askTime)
+		defer cancel()
+		for _, open := range nriOpen(ask, r) {
+			s.Active = No
+			s.Reasons = append(s.Reasons, "NRI: "+open)
+		}
+	}
 	if r != nil && p.starts {
 		if err := o.Relying(p.name); err != nil {
 			s.Active = No
@@ -166,7 +187,7 @@ func (p platform) status(ctx context.Context, h *host.Host, r *host.Record, o St
 	}
 	if o.Probe && r == nil {
 		s.Probed = No
-	} else if o.Probe && s.Active != Audit {
+	} else if o.Probe && s.Active != Audit && p.probe != nil {
 		s.Probed = Yes
 		ask, cancel := context.WithTimeout(ctx, probeTime)
 		defer cancel()
