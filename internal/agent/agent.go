@@ -45,6 +45,7 @@ type Options struct {
 	Listeners func(change int)             // told of more or fewer containers; may be nil
 	Failed    func(what string, err error) // called for each failure; may be nil
 	Note      func(text string)            // called for each success; may be nil
+	Alive     func() error                 // asked with the agent's own parts, for the watchdog; may be nil
 	Greeting  time.Duration                // the time for a peer to send its message; 0: 15 s
 }
 
@@ -97,7 +98,7 @@ func New(o Options) (*Agent, error) {
 		return nil, err
 	}
 	inherited := takeOver()
-	if a.socket, err = listen(o.Socket, inherited.sockets); err != nil {
+	if a.socket, err = openSocket(o.Socket, inherited.sockets); err != nil {
 		inherited.close()
 		return nil, err
 	}
@@ -110,6 +111,9 @@ func New(o Options) (*Agent, error) {
 	return a, nil
 }
 
+// Path is that of the agent's socket, which profiles name.
+func (a *Agent) Path() string { return a.socket.path }
+
 func fill(o *Options) {
 	if o.Listeners == nil {
 		o.Listeners = func(int) {}
@@ -119,6 +123,9 @@ func fill(o *Options) {
 	}
 	if o.Note == nil {
 		o.Note = func(string) {}
+	}
+	if o.Alive == nil {
+		o.Alive = func() error { return nil }
 	}
 	if o.Greeting == 0 {
 		o.Greeting = greetingTime

@@ -66,6 +66,10 @@ var trapBind = []unix.SockFilter{
 // thread stays locked, and ends with the goroutine.
 func (c *canary) sing(started chan<- any) {
 	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() { // this one ends with the process only
+		go c.sing(started)
+		return
+	}
 	err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	fd := -1
 	if err == nil {
@@ -126,7 +130,7 @@ func (a *Agent) ticks() <-chan time.Time {
 // calls are answered, connections are accepted, and the helper is there.
 func (a *Agent) prove() {
 	within := min(liveTime, a.watch/4)
-	err := errors.Join(a.canary.check(within), a.socket.check(within), a.o.Helper.check(within))
+	err := errors.Join(a.canary.check(within), a.socket.check(within), a.o.Helper.check(within), a.o.Alive())
 	if err != nil {
 		a.failed("watchdog", err)
 		return

@@ -3,15 +3,13 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/afalg-policy/afalg-policy/internal/hosterr"
+	"github.com/afalg-policy/afalg-policy/internal/listen"
 	"github.com/afalg-policy/afalg-policy/internal/notify"
 )
 
@@ -25,8 +23,8 @@ type socket struct {
 	made os.FileInfo // of the file, if it was made here
 }
 
-// listen uses the socket that was passed in, or makes one.
-func listen(path string, passed []int) (*socket, error) {
+// openSocket uses the socket that was passed in, or makes one.
+func openSocket(path string, passed []int) (*socket, error) {
 	switch {
 	case len(passed) > 1:
 		notify.CloseAll(passed)
@@ -74,129 +72,16 @@ func listenerOf(fd int) (*net.UnixListener, error) {
 	return u, nil
 }
 
-// makeSocket puts a socket in its place in one step, with its mode: nobody can
-// connect before, and a runtime that connects meanwhile finds the old one or
-// the new one.
 func makeSocket(path string) (*socket, error) {
-	dir, err := lockDirectory(filepath.Dir(path))
+	fd, file, err := listen.Make(path, unix.SOCK_STREAM)
 	if err != nil {
 		return nil, hosterr.Errorf("listen on %s: %w", path, err)
-	}
-	defer dir.Close()
-	if err := clearPlace(path); err != nil {
-		return nil, hosterr.Errorf("listen on %s: %w", path, err)
-	}
-	s, err := bindAt(path)
-	if err != nil {
-		return nil, hosterr.Errorf("listen on %s: %w", path, err)
-	}
-	return s, nil
-}
-
-// lockDirectory makes agents that start at once take turns. Anybody who could
-// replace the socket would be given the listeners of containers.
-func lockDirectory(path string) (*os.File, error) {
-	if err := makeDirectory(path); err != nil {
-		return nil, err
-	}
-	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := dir.Stat()
-	if err == nil {
-		err = checkDirectory(info)
-	}
-	if err == nil {
-		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-	}
-	if err != nil {
-		dir.Close()
-		return nil, err
-	}
-	return dir, nil
-}
-
-// makeDirectory makes the directory of the socket: one below /run does not
-// survive a shutdown. Runtimes of all users pass through it.
-func makeDirectory(path string) error {
-	const mode = 0o755
-	err := os.Mkdir(path, mode)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err == nil {
-		err = os.Chmod(path, mode) // whatever the umask
-	}
-	return err
-}
-
-func checkDirectory(info os.FileInfo) error {
-	owner := info.Sys().(*syscall.Stat_t).Uid
-	switch {
-	case owner != 0 && owner != uint32(unix.Geteuid()):
-		return fmt.Errorf("the directory belongs to user %d, who could replace the socket", owner)
-	case info.Mode()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0:
-		return fmt.Errorf("others may write to the directory (mode %#o), and could replace the socket", info.Mode().Perm())
-	}
-	return nil
-}
-
-// clearPlace refuses anything but the socket of an agent that has gone.
-func clearPlace(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode()&fs.ModeSymlink != 0:
-		return errors.New("there is a link, and it is not followed")
-	case info.Mode()&fs.ModeSocket == 0:
-		return errors.New("there is a file that is not a socket")
-	}
-	conn, err := net.Dial("unix", path)
-	if err == nil {
-		conn.Close()
-		return errors.New("somebody listens there already")
-	}
-	if !errors.Is(err, unix.ECONNREFUSED) {
-		return fmt.Errorf("find out whether somebody listens there already: %w", err)
-	}
-	return nil
-}
-
-func bindAt(path string) (*socket, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	temporary := fmt.Sprintf("%s.%d", path, unix.Getpid())
-	if len(temporary) >= len(unix.RawSockaddrUnix{}.Path) {
-		temporary = filepath.Join(filepath.Dir(path), fmt.Sprintf(".%d", unix.Getpid()))
-	}
-	os.Remove(temporary)
-	err = unix.Bind(fd, &unix.SockaddrUnix{Name: temporary})
-	if err == nil {
-		defer os.Remove(temporary)
-		err = errors.Join(os.Chmod(temporary, 0o600), unix.Listen(fd, unix.SOMAXCONN))
-	}
-	var info os.FileInfo
-	if err == nil {
-		info, err = os.Lstat(temporary)
-	}
-	if err == nil {
-		err = os.Rename(temporary, path)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return nil, err
 	}
 	l, err := listenerOf(fd)
 	if err != nil {
-		return nil, err
+		return nil, hosterr.Errorf("listen on %s: %w", path, err)
 	}
-	return &socket{l, path, info}, nil
+	return &socket{l, path, file}, nil
 }
 
 // close removes the file if it is still the one that was made here.

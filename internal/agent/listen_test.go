@@ -92,7 +92,7 @@ func TestRefusedPlaces(t *testing.T) {
 	s, err := makeSocket(dir + "/sticky/s")
 	must(err)
 	s.close()
-	if _, err := listen("", nil); !errors.Is(err, ErrNoSocket) {
+	if _, err := openSocket("", nil); !errors.Is(err, ErrNoSocket) {
 		t.Error(err)
 	}
 }
@@ -145,7 +145,7 @@ func TestPassedSockets(t *testing.T) {
 		"nobody can connect to it":                       datagram,
 		"it is of network tcp, not a Unix stream socket": inet,
 	} {
-		if _, err := listen("", []int{fd}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := openSocket("", []int{fd}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {

@@ -51,6 +51,8 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case "test-agent":
 			os.Exit(exit(testAgent(os.Args[2], os.Args[3])))
+		case "test-keeper":
+			os.Exit(exit(testKeeper(os.Args[2], os.Args[3], os.Args[4])))
 		case "test-helper":
 			os.Exit(exit(Help()))
 		}
