@@ -10,6 +10,8 @@
 //	go run ./bench -broker -neighbour  beside one that has the broker hash
 //	go run ./bench -lsm       the cost of the kernel half, which it puts in force on this host
 //	go run ./bench -broker -lsm  sessions through the broker and through the kernel half
+//	go run ./bench -fleet     how the cost grows with a cluster, simulated
+//	go run ./bench -nri PROGRAM  how long containerd waits for the agent about each container of a node
 //	go run ./bench -start PROGRAM  the cost of a container's start; PROGRAM is bin/afalg-policy
 package main
 
@@ -46,11 +48,17 @@ func main() {
 	shift := flag.Int("icount", -1, "with -lsm: the `SHIFT` of the option -icount of the QEMU that this runs in, to count instructions")
 	built := flag.String("programs", "", "with -broker and -lsm: where its C programs are; they are built if it is left out")
 	start := flag.String("start", "", "print what the start of a container costs with this `PROGRAM` instead")
+	cluster := flag.Bool("fleet", false, "print how the cost grows with a cluster instead")
+	asked := flag.String("nri", "", "print how long a runtime waits for this `PROGRAM` as its plugin instead")
 	flag.Parse()
 	work := run
 	switch {
+	case *asked != "":
+		work = func(rounds int) error { return benchNRI(rounds, *asked) }
 	case *start != "":
 		work = func(rounds int) error { return benchStart(rounds, *start) }
+	case *cluster:
+		work = benchFleet
 	case *proofs:
 		work = benchVerify
 	case *broker && *kernel:

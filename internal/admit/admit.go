@@ -43,7 +43,7 @@ type Options struct {
 // why the container is refused: that of a runtime is the container's own.
 type Starting struct {
 	Options
-	log  *containerLog
+	log  *Log
 	memo *oci.Memo // nil: nothing is kept
 	// restored containers bring their names from a checkpoint, and nobody
 	// vouches for them.
@@ -55,7 +55,7 @@ type Starting struct {
 func Open(o Options) *Starting {
 	s := &Starting{Options: o}
 	var err error
-	if s.log, err = openContainerLog(o.Log); err != nil {
+	if s.log, err = OpenLog(o.Log); err != nil {
 		o.Warn(fmt.Sprintf("afalg-policy: the decision log: %v", err))
 	}
 	return s
@@ -63,14 +63,14 @@ func Open(o Options) *Starting {
 
 // Close closes the log and what was proved.
 func (s *Starting) Close() {
-	s.log.close()
+	s.log.Close()
 	if s.memo != nil {
 		s.memo.Close()
 	}
 }
 
 func (s *Starting) options() (oci.Options, error) {
-	p, err := kept.LivePolicy(s.Policy, func(text string) { s.log.policy(text); s.Warn(text) })
+	p, err := kept.LivePolicy(s.Policy, func(text string) { s.log.Policy(text); s.Warn(text) })
 	if err != nil {
 		return oci.Options{}, err
 	}
@@ -104,7 +104,7 @@ func (s *Starting) decideAndLog(source vouch.Source, text []byte, ask question) 
 	if err != nil {
 		d = decision{container: c, err: specError(source, err)}
 	}
-	s.log.container(s.Stage, d.container, d.Outcome, d.err)
+	s.log.Container(s.Stage, d.container, d.Outcome, d.err)
 	return d.Outcome, d.err
 }
 

@@ -25,6 +25,16 @@ type decision struct {
 	err       error
 }
 
+// InTime does work about one container, or returns an error once that takes too long.
+// Work that goes on then ends with this process.
+func InTime(work func() error) error {
+	d, err := inTime(func() decision { return decision{err: work()} })
+	if err != nil {
+		return err
+	}
+	return d.err
+}
+
 // inTime returns what decide comes to, or an error once that takes too long.
 // Work that goes on then ends with this process.
 func inTime(decide func() decision) (decision, error) {

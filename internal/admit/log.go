@@ -13,15 +13,16 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/policy"
 )
 
-// containerLog is the log of --decision-log: one line of JSON for each
+// Log is the log of --decision-log: one line of JSON for each
 // container, and one for each claim that did not count. A nil log keeps
 // nothing.
-type containerLog struct {
+type Log struct {
 	file *logfile.File
 	*slog.Logger
 }
 
-func openContainerLog(path string) (*containerLog, error) {
+// OpenLog opens the log in a file, which is made if it is missing; "" is none.
+func OpenLog(path string) (*Log, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -32,17 +33,18 @@ func openContainerLog(path string) (*containerLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &containerLog{f, slog.New(slog.NewJSONHandler(f, nil))}, nil
+	return &Log{f, slog.New(slog.NewJSONHandler(f, nil))}, nil
 }
 
-func (l *containerLog) close() {
+// Close closes the file.
+func (l *Log) Close() {
 	if l != nil {
 		l.file.Close()
 	}
 }
 
-// container writes what became of a container.
-func (l *containerLog) container(stage string, c plan.Container, out oci.Outcome, err error) {
+// Container writes what became of a container.
+func (l *Log) Container(stage string, c plan.Container, out oci.Outcome, err error) {
 	if l == nil {
 		return
 	}
@@ -57,6 +59,9 @@ func (l *containerLog) container(stage string, c plan.Container, out oci.Outcome
 	attrs := []any{
 		slog.String("verdict", verdict), slog.String("stage", stage), slog.String("platform", c.Platform),
 		slog.String("container", c.ID), slog.String("name", c.Vouched.Name),
+	}
+	if c.Vouched.Pod != "" {
+		attrs = append(attrs, slog.String("namespace", c.Vouched.Namespace), slog.String("pod", c.Vouched.Pod))
 	}
 	if len(c.Vouched.Images) > 0 {
 		attrs = append(attrs, slog.Any("images", c.Vouched.Images))
@@ -77,21 +82,21 @@ func (l *containerLog) container(stage string, c plan.Container, out oci.Outcome
 }
 
 // unregistered logs that a container could not be registered in the kernel.
-func (l *containerLog) unregistered(id, platform string, err error) {
+func (l *Log) unregistered(id, platform string, err error) {
 	if l != nil {
 		l.Warn("registration", slog.String("container", id), slog.String("platform", platform), slog.String("reason", err.Error()))
 	}
 }
 
-// policy writes that the policy is not in force as it stands.
-func (l *containerLog) policy(text string) {
+// Policy writes that the policy is not in force as it stands.
+func (l *Log) Policy(text string) {
 	if l != nil {
 		l.Error("policy", slog.String("reason", text))
 	}
 }
 
 // identity writes that a platform could not be asked about a container.
-func (l *containerLog) identity(c plan.Container, err error) {
+func (l *Log) identity(c plan.Container, err error) {
 	if l != nil {
 		l.Warn("identity", slog.String("container", c.ID), slog.String("platform", c.Platform), slog.String("reason", err.Error()))
 	}

@@ -14,7 +14,7 @@ func TestLogWithoutReader(t *testing.T) {
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if l, err := openContainerLog(fifo); !errors.Is(err, unix.ENXIO) {
+	if l, err := OpenLog(fifo); !errors.Is(err, unix.ENXIO) {
 		t.Errorf("%v, %v", l, err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/afalg-policy/afalg-policy/internal/bounded"
 	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
@@ -27,6 +28,9 @@ type Ahead struct {
 	Agent      string // its socket
 	Socketcall harden.Socketcall
 	Hardened   [][]byte // the default profiles that were hardened for platforms
+	// Seen is whether the profiles under which containers of pods came are proved as
+	// well, for whatever a container may hold.
+	Seen bool
 }
 
 // Prove proves the profiles that platforms will give to their containers, so
@@ -41,10 +45,6 @@ func (a Ahead) Prove() error {
 		return errors.New("there is no place to keep proofs")
 	}
 	defer memo.Close()
-	defaults, err := defaultProfiles(a.Hardened)
-	if err != nil {
-		return err
-	}
 	arch, err := profile.ArchByName(runtime.GOARCH)
 	if err != nil {
 		return err
@@ -56,13 +56,48 @@ func (a Ahead) Prove() error {
 	}
 	o := oci.Options{Plan: a.Plan, Tool: a.Tool, Arch: arch, Agent: a.Agent, Socketcall: a.Socketcall, Memo: memo}
 	defer seccomp.Keep()()
+	var seen error
+	if a.Seen {
+		seen = proveSeen(o)
+	}
+	return errors.Join(seen, proveDefaults(o, a.Hardened))
+}
+
+// mostHoldings bounds the work ahead.
+const mostHoldings = 32
+
+// proveSeen goes on after a profile that cannot be hardened: containers with it are
+// refused one by one.
+func proveSeen(o oci.Options) error {
+	bases := OpenBases()
+	defer bases.Close()
+	all := bases.all()
+	if o.Plan.Unconfined == plan.Harden {
+		all = append(all, nil)
+	}
+	var errs []error
+	for _, h := range o.Plan.Holdings("containerd", mostHoldings) {
+		for _, base := range all {
+			if !h.Left {
+				errs = append(errs, o.Ahead(base, h.Rules, h.Brokered))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func proveDefaults(o oci.Options, hardened [][]byte) error {
+	defaults, err := defaultProfiles(hardened)
+	if err != nil {
+		return err
+	}
 	for _, base := range defaults {
 		for _, caps := range commonCaps() {
-			resolved, err := base.On(profile.Host{Arch: arch, Caps: caps})
+			resolved, err := base.On(profile.Host{Arch: o.Arch, Caps: caps})
 			if err != nil {
 				return err
 			}
-			if err := o.Ahead(resolved); err != nil {
+			if err := o.Ahead(resolved, nil, false); err != nil {
 				return err
 			}
 		}
@@ -133,13 +168,17 @@ type Process struct {
 	Args   []string          // of this program, which then proves
 	Wanted func() bool       // whether there is anything to prove
 	Note   func(text string) // is told how it went
-	stop   context.CancelFunc
-	ended  chan struct{}
+
+	mu    sync.Mutex
+	stop  context.CancelFunc
+	ended chan struct{}
 }
 
 // Begin proves anew, and ends what runs.
 func (a *Process) Begin() {
-	a.End()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.end()
 	if !a.Wanted() {
 		return
 	}
@@ -170,6 +209,12 @@ func (a *Process) prove(ctx context.Context) error {
 
 // End leaves no such process behind.
 func (a *Process) End() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.end()
+}
+
+func (a *Process) end() {
 	if a.stop != nil {
 		a.stop()
 		<-a.ended

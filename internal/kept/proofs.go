@@ -43,7 +43,7 @@ func buildIdentity(tool string) string {
 // Forget removes all that is kept: no platform is installed any more.
 func Forget() error {
 	var errs []error
-	for _, dir := range []string{cacheDir, filepath.Join(StateDir(), proofsName), filepath.Join(StateDir(), plansName)} {
+	for _, dir := range []string{cacheDir, filepath.Join(StateDir(), proofsName), filepath.Join(StateDir(), plansName), filepath.Join(StateDir(), basesName), filepath.Join(StateDir(), givenName)} {
 		errs = append(errs, removeInUse(dir))
 	}
 	return errors.Join(errs...)

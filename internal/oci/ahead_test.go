@@ -68,7 +68,7 @@ func TestAhead(t *testing.T) {
 	rxrpc, _ := afalg.FamilyByName("AF_RXRPC")
 	o.Plan.Families = []policy.Family{{Name: "AF_RXRPC", Number: rxrpc}}
 	base, spec := defaultSpec(t, profile.DefaultCaps()...)
-	if err := o.Ahead(base); err != nil {
+	if err := o.Ahead(base, nil, false); err != nil {
 		t.Fatal(err)
 	}
 	if memo.puts == 0 {

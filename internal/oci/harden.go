@@ -27,6 +27,8 @@ type Options struct {
 	// the agent in one container.
 	Socketcall harden.Socketcall
 	Memo       harden.Memo // nil: nothing is kept
+	// KeptOnly is that of harden.Options.
+	KeptOnly bool
 	// Accepted are the names of wider gaps that the user took on for the
 	// containers of this host.
 	Accepted []string
@@ -125,7 +127,7 @@ func (o Options) begin(spec *Spec, c plan.Container) (Outcome, error) {
 
 // engine are the options of the engine for a container that is granted nothing.
 func (o Options) engine() harden.Options {
-	e := harden.Options{Tool: o.Tool, Socketcall: harden.SocketcallDeny, Host: profile.Host{Arch: o.Arch}, Memo: o.Memo}
+	e := harden.Options{Tool: o.Tool, Socketcall: harden.SocketcallDeny, Host: profile.Host{Arch: o.Arch}, Memo: o.Memo, KeptOnly: o.KeptOnly}
 	if o.Socketcall == harden.SocketcallKeep {
 		e.Socketcall, e.Standing = harden.SocketcallKeep, []string{harden.GapSocketcall}
 	}
@@ -177,11 +179,9 @@ func (o Options) hardened(out Outcome, spec *Spec) (Outcome, error) {
 	if err != nil {
 		return out, err
 	}
-	change, err := spec.Config.Set(hardened)
-	if err != nil {
+	if out.Spec, err = spec.under(hardened); err != nil {
 		return out, err
 	}
-	out.Spec = spec.with(change)
 	return o.holding(out.Grants, out)
 }
 
@@ -214,14 +214,29 @@ func (o Options) granting(out Outcome) harden.Options {
 }
 
 // Ahead hardens and proves the profile of containers that are still to come,
-// and are granted nothing, so that none of them waits for it: o.Memo keeps it.
-// The base has no conditions.
-func (o Options) Ahead(base *profile.Profile) error {
-	hardened, _, err := harden.Harden(o.Plan, base, o.granting(Outcome{Brokered: o.Socketcall == harden.SocketcallBroker}))
+// and hold these rules, so that none of them waits for it: o.Memo keeps it. The
+// base has no conditions; nil is that of a container without one.
+func (o Options) Ahead(base *profile.Profile, grants []string, brokered bool) error {
+	if base == nil {
+		base = profile.AllowAll(o.Arch)
+	}
+	out := Outcome{Grants: grants, Brokered: brokered || o.Socketcall == harden.SocketcallBroker}
+	hardened, _, err := harden.Harden(o.Plan, base, o.granting(out))
 	if err != nil {
 		return err
 	}
-	_, err = o.prove(hardened, Outcome{Brokered: true})
+	out.Brokered = true // where it is not, less is proved
+	_, err = o.prove(hardened, out)
+	return err
+}
+
+// ProveAhead proves a profile that a container will start under as it is, if it
+// holds these rules.
+func (o Options) ProveAhead(p *profile.Profile, grants []string) error {
+	if p == nil {
+		return errors.New("there is no seccomp profile to prove")
+	}
+	_, err := o.prove(p, Outcome{Grants: grants, Brokered: true})
 	return err
 }
 
@@ -269,7 +284,10 @@ func (o Options) prove(p *profile.Profile, out Outcome) (held []string, err erro
 		e.Broker = o.Agent
 	}
 	e.Grants = held
-	if err := harden.Prove(o.Plan, p, e); err != nil {
+	switch err := harden.Prove(o.Plan, p, e); {
+	case errors.Is(err, harden.ErrNotKept):
+		return nil, err
+	case err != nil:
 		return nil, refuse("the container's seccomp profile does not close AF_ALG: %v; harden it (afalg-policy generate seccomp --base FILE), or have it hardened for every container (afalg-policy install)", err)
 	}
 	return held, nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
@@ -115,3 +116,23 @@ func (m *Memo) makeRoom() {
 
 // Close lets go of the directory.
 func (m *Memo) Close() error { return m.root.Close() }
+
+// All lists the results that are kept.
+func (m *Memo) All() (values [][]byte) {
+	d, err := m.root.Open(".")
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if value, ok := m.Get(name); ok {
+			values = append(values, value)
+		}
+	}
+	return values
+}

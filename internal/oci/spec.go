@@ -23,13 +23,45 @@ const MaxSpec = jsontext.Max
 // Spec is a config.json of a version that this program knows, read once.
 type Spec struct {
 	Config  *profile.Config
-	Seccomp *profile.Profile // nil for an unconfined container
+	Seccomp *profile.Profile // nil for an unconfined container; as it is after the changes
 	changes []jsontext.Change
 }
 
 // Text is the spec with what was changed in it. Every other byte is as it was
 // read.
 func (s *Spec) Text() []byte { return jsontext.Apply(s.Config.Document().Src, s.changes...) }
+
+// SpecOf is the spec of a container whose runtime says what it is by values, as it
+// says it to plugins. Such a spec has no text.
+func SpecOf(seccomp *specs.LinuxSeccomp, config profile.Config) (*Spec, error) {
+	if err := config.OwnFilter(); err != nil {
+		return nil, err
+	}
+	s := &Spec{Config: &config}
+	if seccomp == nil {
+		return s, nil
+	}
+	p, err := profile.OfSpec(seccomp)
+	if err != nil || p.FiltersNothing() {
+		return s, err
+	}
+	s.Seccomp = p
+	return s, nil
+}
+
+// under is the spec with another profile.
+func (s *Spec) under(p *profile.Profile) (*Spec, error) {
+	if s.Config.Document() == nil {
+		return &Spec{Config: s.Config, Seccomp: p}, nil
+	}
+	change, err := s.Config.Set(p)
+	if err != nil {
+		return nil, err
+	}
+	hardened := s.with(change)
+	hardened.Seccomp = p
+	return hardened, nil
+}
 
 // with is the spec with further changes.
 func (s *Spec) with(changes ...jsontext.Change) *Spec {

@@ -38,7 +38,13 @@ type Options struct {
 	// Memo keeps what Harden and Prove found, of results without conditions; nil:
 	// nothing is kept.
 	Memo Memo
+	// KeptOnly compiles and proves nothing: what Memo does not have is ErrNotKept. It
+	// is for a process that answers others, which has work done elsewhere.
+	KeptOnly bool
 }
+
+// ErrNotKept says that nobody has proved a profile yet.
+var ErrNotKept = errors.New("this profile is not proved yet")
 
 // Harden returns the profile with every route closed, and what the result
 // cannot express of the policy. It was compiled as each runtime compiles it, and
@@ -51,6 +57,9 @@ func Harden(p *plan.Plan, base *profile.Profile, o Options) (*profile.Profile, [
 		return nil, nil, err
 	}
 	if o.Conditional {
+		if o.KeptOnly {
+			return nil, nil, ErrNotKept
+		}
 		return harden(p, base, o)
 	}
 	if len(base.Caps()) == 0 {
@@ -60,6 +69,9 @@ func Harden(p *plan.Plan, base *profile.Profile, o Options) (*profile.Profile, [
 	denied := deniedRules(p, o)
 	if r, ok := o.recall(key); ok {
 		return r.Profile, append(denied, r.Gaps...), nil
+	}
+	if o.KeptOnly {
+		return nil, nil, ErrNotKept
 	}
 	hardened, gaps, err := harden(p, base, o)
 	if err != nil {
@@ -160,6 +172,9 @@ func Prove(p *plan.Plan, result *profile.Profile, o Options) error {
 	key := o.key("proved", p, result)
 	if _, ok := o.recall(key); ok {
 		return nil
+	}
+	if o.KeptOnly {
+		return ErrNotKept
 	}
 	held, err := o.held(p)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 // memoOptions and memoPlan show each field on which a result can depend.
 func memoOptions() Options {
 	return Options{
-		Tool: "test", Grants: []string{"r"}, Accept: []string{"r"}, Standing: []string{"socketcall"}, Memo: noMemo{},
+		Tool: "test", Grants: []string{"r"}, Accept: []string{"r"}, Standing: []string{"socketcall"}, Memo: noMemo{}, KeptOnly: true,
 		Socketcall: SocketcallDeny, Broker: "/run/agent", Host: profile.Host{Arch: specs.ArchX86_64, Caps: []string{"CAP_BPF"}, Kernel: "6.1"},
 	}
 }
@@ -76,6 +76,7 @@ func TestFieldsAreInTheMemoKey(t *testing.T) {
 	fields.Each(t, o, longer, map[string]string{
 		"Conditional": "nothing is kept of a result with conditions",
 		"Memo":        "it is the memo",
+		"KeptOnly":    "it says whether a result is made, not which",
 	}, func(t *testing.T, path string, changed Options) {
 		if changed.key("proved", p, base) == key {
 			t.Errorf("another %s has the same key", path)
