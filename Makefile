@@ -2,18 +2,29 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell scripts/version)
+ifeq ($(VERSION),)
+$(error scripts/version names no version: see its message above)
+endif
+# Of the commit: what packages contain has no other time.
+DATE = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null || sed -n 's/^date //p' .archived))
 LDFLAGS := -s -w -X main.version=$(VERSION) -linkmode external -extldflags -static
 STATIC := CGO_ENABLED=1 go build -trimpath -tags netgo,osusergo -ldflags '$(LDFLAGS)'
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
 build: ## one static binary: bin/afalg-policy
 	scripts/install build
 	$(STATIC) -o bin/afalg-policy ./cmd/afalg-policy
+
+.PHONY: packages
+packages: ## deb, rpm and tarball for amd64 and arm64, and what goes with them: out/packages
+	scripts/install build packages
+	rm -rf out/packages
+	go -C packaging run . -tree .. -version "$(VERSION)" -date "$(DATE)" -o "$(CURDIR)/out/packages"
 
 .PHONY: demo
 demo: build ## every target of a shipped policy, and a container with and without it
@@ -28,6 +39,16 @@ test: build ## the tests on this machine, in boxes, and on Debian's kernels
 .PHONY: test-all
 test-all: build ## what takes long besides: attacks, mutants, faults, each platform whole
 	scripts/install test vm arm64 bpf
+	go run ./scripts/check $@
+
+.PHONY: test-cluster
+test-cluster: build ## the chart, and a cluster of Kubernetes, which is built once: minutes
+	scripts/install test kubernetes
+	go run ./scripts/check $@
+
+.PHONY: test-release
+test-release: build ## all packages, built twice in two places, and installed
+	scripts/install test packages
 	go run ./scripts/check $@
 
 .PHONY: test-fast
