@@ -354,7 +354,11 @@ func buildPlatforms(t *testing.T, engines []engine) platformFiles {
 // can load, and returns the path.
 func imageArchive(t *testing.T) (path string, digests map[string]string) {
 	t.Helper()
-	layer := baseLayer(t)
+	return imagesOf(t, baseLayer(t, nil), images)
+}
+
+func imagesOf(t *testing.T, layer []byte, images map[string]map[string]any) (path string, digests map[string]string) {
+	t.Helper()
 	type config struct {
 		Architecture string         `json:"architecture"`
 		OS           string         `json:"os"`
@@ -391,8 +395,9 @@ func imageArchive(t *testing.T) (path string, digests map[string]string) {
 	return path, digests
 }
 
-// baseLayer has a shell and a real client with its libraries: 4 MB.
-func baseLayer(t *testing.T) []byte {
+// baseLayer has a shell and a real client with its libraries: 4 MB. The map leads
+// from a path in it to a program of the host besides.
+func baseLayer(t *testing.T, besides map[string]string) []byte {
 	t.Helper()
 	const client = "/usr/bin/kcapi-dgst"
 	libraries, err := exec.Command("ldd", client).Output()
@@ -416,12 +421,19 @@ func baseLayer(t *testing.T) []byte {
 		}
 		layer.file(strings.TrimPrefix(file, "/"), 0o755, data)
 	}
+	for in, from := range besides {
+		data, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		layer.file(in, 0o755, data)
+	}
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
 		t.Fatal(err)
 	}
 	layer.file("bin/busybox", 0o755, busybox)
-	for _, applet := range []string{"cat", "cp", "cut", "echo", "sh", "sleep"} {
+	for _, applet := range []string{"cat", "cp", "cut", "echo", "grep", "sh", "sleep"} {
 		layer.entry(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox"})
 	}
 	return layer.finish(t)

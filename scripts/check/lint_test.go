@@ -15,6 +15,7 @@ func TestLint(t *testing.T) {
 		"goimports":   {"go", "tool", "goimports", "-format-only", "-l", "-local", "github.com/afalg-policy", "."},
 		"vet":         {"go", "vet", "-tags=vm,lint", "./..."},
 		"staticcheck": {"go", "tool", "staticcheck", "-tags=vm,lint", "./..."},
+		"actionlint":  {"go", "-C", ".github", "tool", "actionlint"}, // a module of its own: it needs an older YAML
 		"shellcheck":  {"bash", "-c", "grep -rlIE '^#!.*sh$' scripts .ci | xargs shellcheck"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -18,9 +18,14 @@ type suite struct {
 	packages, but []string
 }
 
-// Tests named TestLong… take long, and are for make test-all alone.
+// Tests named TestLong… take long, and are for make test-all alone. Those named
+// TestCluster… need programs of Kubernetes that take minutes to build, and those named
+// TestRelease… build all packages, twice.
 const (
 	long     = "^(Test|Fuzz)Long"
+	clusters = "^TestCluster"
+	releases = "^TestRelease"
+	aside    = long + "|" + clusters + "|" + releases
 	inBoxes  = "^TestBox"
 	atOnce   = "^(Test(Agent|RunInParallel|RunLog).*|TestConcurrent)$"
 	online   = "^TestLint$/^govulncheck$" // asks a host other than package registries
@@ -35,26 +40,28 @@ const (
 // packages it runs only the tests atOnce: those of the broker's commands, and
 // of a recorder with many users.
 var concurrent = []string{
-	"internal/agent", "internal/broker", "internal/doctor", "internal/launch", "internal/live", "internal/notify", "internal/parallel", "internal/report",
+	"internal/agent", "internal/broker", "internal/doctor", "internal/keeper", "internal/launch", "internal/live", "internal/notify", "internal/nri", "internal/parallel", "internal/report",
 	"internal/filter/seccomp", "internal/subject", "internal/telemetry", own,
 }
 
 // targets has the suites of each make target.
 var targets = map[string][]suite{
 	"lint":      {{name: "linters", tag: "lint", run: "^TestLint", packages: []string{own}}},
-	"test-fast": {{name: "quick tests", short: true, skip: long}},
+	"test-fast": {{name: "quick tests", short: true, skip: aside}},
 	"test": {
 		{name: "linters", tag: "lint", run: "^TestLint", skip: online, packages: []string{own}},
-		{name: "tests of what is concurrent, race detector", race: true, skip: long, packages: concurrent},
+		{name: "tests of what is concurrent, race detector", race: true, skip: aside, packages: concurrent},
 		{name: "tests of what is used at once, race detector", race: true, run: atOnce, packages: []string{commands, learning}},
-		{name: "all other tests", skip: long + "|" + atOnce, but: concurrent},
+		{name: "all other tests", skip: aside + "|" + atOnce, but: concurrent},
 		{name: "tests in boxes", tag: "vm", run: inBoxes, skip: long, packages: []string{"internal/testing/box", machines}},
-		{name: "tests in virtual machines", tag: "vm", skip: long + "|" + inBoxes + "|^TestMeasured", packages: []string{machines}},
+		{name: "tests in virtual machines", tag: "vm", skip: aside + "|" + inBoxes + "|^TestMeasured", packages: []string{machines}},
 	},
 	"test-all": {
 		{name: "long tests", run: long},
 		{name: "long tests in virtual machines", tag: "vm", run: long, packages: []string{machines}},
 	},
+	"test-cluster": {{name: "tests of the chart, and on a cluster", tag: "vm", run: clusters, packages: []string{"deploy", machines}}},
+	"test-release": {{name: "tests of releases", tag: "vm", run: releases, packages: []string{machines, own}}},
 }
 
 // args returns the arguments of go test.

@@ -85,38 +85,46 @@ func (s suite) has(from source, name string) bool {
 	return built && asked && regexp.MustCompile(s.run).MatchString(name) && (s.skip == "" || !regexp.MustCompile(s.skip).MatchString(name))
 }
 
-// depths are the make targets between which the tests are divided.
-var depths = map[string]bool{"test": false, "test-all": true}
+// depths are the make targets between which the tests are divided, and the names
+// of the tests of each; the rest is make test's.
+var depths = map[string]*regexp.Regexp{"test": nil, "test-all": regexp.MustCompile(long), "test-cluster": regexp.MustCompile(clusters), "test-release": regexp.MustCompile(releases)}
 
-// TestDepths checks that each test is run once: by make test or, if its name
-// says so, by make test-all.
+func depth(name string) string {
+	for target, names := range depths {
+		if names != nil && names.MatchString(name) {
+			return target
+		}
+	}
+	return "test"
+}
+
+// TestDepths checks that each test is run once: by the target that its name says.
 func TestDepths(t *testing.T) {
-	names := regexp.MustCompile(long)
-	seen := map[bool]int{}
+	seen := map[string]int{}
 	for _, from := range sources(t) {
 		for _, name := range from.tests() {
-			isLong := names.MatchString(name)
-			seen[isLong]++
-			for target, deep := range depths {
+			want := depth(name)
+			seen[want]++
+			for target := range depths {
 				var by []string
 				for _, s := range targets[target] {
 					if s.has(from, name) {
 						by = append(by, s.name)
 					}
 				}
-				if deep != isLong && len(by) > 0 {
-					t.Errorf("%s %s is of the other depth, and run by %v", from.pkg, name, by)
+				if target != want && len(by) > 0 {
+					t.Errorf("%s %s is for make %s, and run by %v", from.pkg, name, want, by)
 				}
-				if deep == isLong && len(by) != 1 {
+				if target == want && len(by) != 1 {
 					t.Errorf("%s %s is run by %q, want one suite", from.pkg, name, by)
 				}
 			}
 		}
 	}
-	if seen[false] < 500 || seen[true] == 0 {
-		t.Errorf("only %d tests, and %d long ones, were found", seen[false], seen[true])
+	if seen["test"] < 500 || seen["test-all"] == 0 || seen["test-cluster"] == 0 || seen["test-release"] == 0 {
+		t.Errorf("only these tests were found: %v", seen)
 	}
-	t.Logf("%d tests, and %d long ones", seen[false], seen[true])
+	t.Logf("%v", seen)
 }
 
 // Patterns that leave out packages leave out nothing else.

@@ -35,7 +35,18 @@ func Start(t testing.TB) *machine.Machine {
 	return m
 }
 
-func start(t testing.TB) (*box, *machine.Machine) {
+// StartNode starts a box in which a node of a cluster can run: pods need
+// controllers of cgroups. It also returns a directory of the host, which the box
+// has at wire.BoxDir.
+func StartNode(t testing.TB) (m *machine.Machine, shared string) {
+	t.Helper()
+	b, m := start(t, "controllers")
+	// systemd-nspawn lets a box look at the controllers of older hosts, and no more.
+	m.Output(t, "sh", "-ec", "for dir in $(findmnt -rno TARGET -t cgroup); do mount -o remount,bind,rw $dir; done")
+	return m, b.shared
+}
+
+func start(t testing.TB, options ...string) (*box, *machine.Machine) {
 	t.Helper()
 	b, err := newBox()
 	if err != nil {
@@ -46,7 +57,7 @@ func start(t testing.TB) (*box, *machine.Machine) {
 			t.Errorf("the box left something: %v", err)
 		}
 	})
-	m, err := machine.Start(b.command(), filepath.Join(t.ArtifactDir(), "box.console"), b.connect)
+	m, err := machine.Start(b.command(options...), filepath.Join(t.ArtifactDir(), "box.console"), b.connect)
 	if m != nil {
 		m.StopWith(t)
 	}

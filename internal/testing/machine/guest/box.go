@@ -3,9 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -61,12 +63,16 @@ Delegate=yes
 // startBox replaces itself by systemd-nspawn, which boots systemd in namespaces
 // of its own. It is already the first process of one, so that the box ends with
 // it. Its arguments are the directory that the host shares, the name of the
-// box's cgroups, and "shell" for a shell.
+// box's cgroups, "shell" for a shell, and "controllers" for those of cgroups.
 func startBox() error {
 	if len(os.Args) < 4 {
-		return errors.New("box DIRECTORY NAME [shell]")
+		return errors.New("box DIRECTORY NAME [shell] [controllers]")
 	}
-	shared, name, shell := os.Args[2], os.Args[3], len(os.Args) > 4
+	shared, name, options := os.Args[2], os.Args[3], os.Args[4:]
+	shell, unified := slices.Contains(options, "shell"), "1" // crun takes no other, whatever the host has
+	if slices.Contains(options, "controllers") && !unifiedHost() {
+		unified = "0" // the hierarchy of the host has the controllers
+	}
 	if err := mountAll("", boxMounts); err != nil {
 		return err
 	}
@@ -93,9 +99,9 @@ func startBox() error {
 		"--capability=all", "--bind=" + shared + ":" + wire.BoxDir, "--bind=/dev/fuse", console}
 	return unix.Exec(args[0], append(args, "systemd.unit="+target, "systemd.show_status=no", "systemd.log_target=console"), []string{
 		"PATH=" + path, "TERM=" + os.Getenv("TERM"),
-		"SYSTEMD_SECCOMP=0",                  // its filter would stand before ours
-		"SYSTEMD_NSPAWN_TMPFS_TMP=0",         // the host's files in /tmp stay visible
-		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", // crun takes no other, whatever the host has
+		"SYSTEMD_SECCOMP=0",          // its filter would stand before ours
+		"SYSTEMD_NSPAWN_TMPFS_TMP=0", // the host's files in /tmp stay visible
+		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=" + unified,
 	})
 }
 
@@ -111,6 +117,9 @@ func enterCgroups(name string) error {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
+		if err := inheritCPUs(root, dir); err != nil {
+			return err
+		}
 		if err := os.WriteFile(dir+"/cgroup.procs", []byte("0"), 0); err != nil {
 			return fmt.Errorf("enter %s: %w", dir, err)
 		}
@@ -118,8 +127,32 @@ func enterCgroups(name string) error {
 	return nil
 }
 
-// cgroupRoots lists the mounts of cgroup2, and of systemd's hierarchy on older
-// hosts.
+// inheritCPUs copies what a new cgroup of the controller cpuset lacks: without
+// it, the cgroup takes no process.
+func inheritCPUs(from, to string) error {
+	for _, name := range []string{"/cpuset.cpus", "/cpuset.mems"} {
+		value, err := os.ReadFile(from + name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(to+name, value, 0)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unifiedHost reports whether the host has all its controllers in cgroup2.
+func unifiedHost() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	return err == nil
+}
+
+// cgroupRoots lists the mounts of cgroups: of cgroup2, and on older hosts those of
+// each controller.
 func cgroupRoots() ([]string, error) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -128,7 +161,7 @@ func cgroupRoots() ([]string, error) {
 	var roots []string
 	for line := range strings.Lines(string(mounts)) {
 		f := strings.Fields(line)
-		if strings.HasPrefix(f[1], "/sys/fs/cgroup") && (f[2] == "cgroup2" || f[2] == "cgroup" && strings.Contains(f[3], "name=systemd")) {
+		if strings.HasPrefix(f[1], "/sys/fs/cgroup") && (f[2] == "cgroup2" || f[2] == "cgroup") {
 			roots = append(roots, f[1])
 		}
 	}
