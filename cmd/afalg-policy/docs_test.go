@@ -447,20 +447,21 @@ func TestDependenciesAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A module of its own, so that containerd 2 is none of ours.
-	nested, err := os.ReadFile(repository + "/testdata/vm/containerd/go.mod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gomod = append(gomod, nested...)
-	direct := regexp.MustCompile(`(?m)^\t(\S+) v\S+$`).FindAllStringSubmatch(string(nested), -1)
 	paths := strings.Fields(string(out))
-	for _, m := range direct {
-		paths = append(paths, m[1])
+	// Modules of their own, so that what they need is no dependency of ours.
+	for _, dir := range []string{"testdata/vm/containerd", "testdata/kubernetes", "packaging", ".github"} {
+		nested, err := os.ReadFile(filepath.Join(repository, dir, "go.mod"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		gomod = append(gomod, nested...)
+		for _, m := range regexp.MustCompile(`(?m)^(?:\t|require )(\S+) v\S+$`).FindAllStringSubmatch(string(nested), -1) {
+			paths = append(paths, m[1])
+		}
 	}
 	unused := map[string]bool{} // by module
-	for _, m := range regexp.MustCompile("`([a-z0-9]+[.][a-z.]+/[^`]+)`").FindAllStringSubmatch(documented, -1) {
-		tool := regexp.MustCompile(`(?m)^\t` + regexp.QuoteMeta(m[1]) + `(/cmd/\S+)?$`) // without a version
+	for _, m := range regexp.MustCompile("`([a-z0-9]+[.][a-z0-9.]+/[^`]+)`").FindAllStringSubmatch(documented, -1) {
+		tool := regexp.MustCompile(`(?m)^(?:\t|tool )` + regexp.QuoteMeta(m[1]) + `(/cmd/\S+)?$`) // without a version
 		unused[m[1]] = !tool.Match(gomod)
 	}
 	for _, path := range paths {
@@ -487,7 +488,7 @@ func TestDependenciesAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	packages := regexp.MustCompile(`(?m)^(?:build|demo|lint|test|vm|arm64) +\| +(\S+)`).FindAllSubmatch(script, -1)
+	packages := regexp.MustCompile(`(?m)^(?:build|demo|lint|test|vm|arm64|kubernetes|packages) +\| +(\S+)`).FindAllSubmatch(script, -1)
 	if len(packages) < 10 {
 		t.Errorf("only %d packages were found in scripts/install", len(packages))
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -78,7 +79,8 @@ func TestSession(t *testing.T) {
 			f.close(fd)
 			f.checkSessions(0)
 			_, answered, failed := f.takeReported()
-			if want := []string{"socket", "bind", "setsockopt", "accept4", "accept4", "accept4"}; !cmp.Equal(answered, want) || failed != nil {
+			slices.Sort(answered) // the caller goes on before its call is reported
+			if want := []string{"accept4", "accept4", "accept4", "bind", "setsockopt", "socket"}; !cmp.Equal(answered, want) || failed != nil {
 				t.Errorf("answered %v and failed %v, want %v", answered, failed, want)
 			}
 		})
