@@ -119,7 +119,7 @@ var layers = []layer{
 	{"internal/launch", "starts a command under a filter and a broker, unnoticed",
 		"filter/seccomp hosterr notify", "testing/kerneltest"},
 	{"internal/node", "what a pod does on its node: marks it, installs there, and takes that back",
-		"bounded hosterr install install/host kube printable", ""},
+		"bounded hosterr install install/host kept kube printable", ""},
 	{"internal/manager", "talks to the service manager, which keeps descriptors",
 		"hosterr notify", ""},
 	{"internal/lsm/hold", "has the service manager hold what decides in the kernel",

@@ -177,7 +177,7 @@ them, and waits: a DaemonSet's pods have to run.`,
 func newNodeAnswers() *cobra.Command {
 	return &cobra.Command{
 		Use:     "answers SOCKET",
-		Short:   "Tell whether something listens at a socket",
+		Short:   "Report whether something listens at a socket",
 		Long:    "Answers connects to a Unix socket, and closes it again.\nAn image without a shell is probed so when it starts.",
 		Example: "  afalg-policy node answers /run/afalg-policy/agent.sock",
 		Args:    cobra.ExactArgs(1),
@@ -201,7 +201,7 @@ func newNodeHost(t *tui, root string) (*node.Host, error) {
 	if err != nil {
 		return nil, hosterr.Errorf("find this program: %w", err)
 	}
-	return node.NewHost(filepath.Clean(root), self, nodeNote(t)), nil
+	return &node.Host{Root: filepath.Clean(root), Self: self, Note: nodeNote(t)}, nil
 }
 
 func nodeNote(t *tui) func(string, ...any) {

@@ -70,7 +70,7 @@ func (s *Starting) Close() {
 }
 
 func (s *Starting) options() (oci.Options, error) {
-	p, err := kept.LivePolicy(s.Policy, func(text string) { s.log.Policy(text); s.Warn(text) })
+	p, err := kept.LivePolicy(s.Policy, func(text string) { s.log.policy(text); s.Warn(text) })
 	if err != nil {
 		return oci.Options{}, err
 	}

@@ -88,8 +88,8 @@ func (l *Log) unregistered(id, platform string, err error) {
 	}
 }
 
-// Policy writes that the policy is not in force as it stands.
-func (l *Log) Policy(text string) {
+// policy writes that the policy is not in force as it stands.
+func (l *Log) policy(text string) {
 	if l != nil {
 		l.Error("policy", slog.String("reason", text))
 	}

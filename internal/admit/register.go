@@ -54,7 +54,7 @@ func (s *Starting) withRegistration(out oci.Outcome) (*oci.Spec, error) {
 // Register enters a container whose process exists and does not run its program
 // yet.
 func (s *Starting) Register(state *specs.State, r Registration) error {
-	p, err := kept.LivePolicy(s.Policy, func(text string) { s.log.Policy(text); s.Warn(text) })
+	p, err := kept.LivePolicy(s.Policy, func(text string) { s.log.policy(text); s.Warn(text) })
 	if err != nil {
 		return err
 	}

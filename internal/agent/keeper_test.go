@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,6 +50,19 @@ func (w *world) agentOf() int {
 	return 0
 }
 
+// stopped reports whether no thread of a process runs: each stops in its own time.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || threads == nil {
+		t.Fatalf("the threads of process %d: %v", pid, err)
+	}
+	return !slices.ContainsFunc(threads, func(name string) bool {
+		text, err := os.ReadFile(name)
+		return err == nil && !strings.Contains(string(text), "\nState:\tT")
+	})
+}
+
 // Without a service manager, an agent that is killed loses no container: what is
 // trapped meanwhile waits for the next agent, whose policy counts.
 func TestKeptAgentIsKilled(t *testing.T) {
@@ -59,6 +73,7 @@ func TestKeptAgentIsKilled(t *testing.T) {
 	if err := unix.Kill(agent, unix.SIGSTOP); err != nil { // so that the call finds nobody
 		t.Fatal(err)
 	}
+	eventually(t, "the agent stops", func() bool { return stopped(t, agent) })
 	granted.in.Write([]byte("socket\n"))
 	eventually(t, "the call waits", func() bool { return granted.calls(unix.SYS_SOCKET) })
 	if err := unix.Kill(agent, unix.SIGKILL); err != nil {

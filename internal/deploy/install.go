@@ -128,12 +128,12 @@ func Install(name string, p *plan.Plan, o install.Options, tell func([]plan.Gap)
 // from the drop-ins, a host has them from its settings, and the kernel half settles
 // its own at each load.
 func settle(name string, p *plan.Plan, o *install.Options, r *Result, tell func([]plan.Gap)) error {
-	if name == "systemd" || name == "lsm" || name == "host" || name == "kubernetes" {
-		return nil
-	}
 	var gaps []plan.Gap
-	if slices.Contains(policy.Platforms(), name) {
+	switch {
+	case slices.Contains(policy.Platforms(), name):
 		gaps = p.KernelGaps()
+	case name != "agent":
+		return nil
 	}
 	if name == "containerd" && o.NRI {
 		more, err := nriGaps(o)
@@ -194,13 +194,11 @@ func Status(ctx context.Context, o install.StatusOptions) ([]install.Status, err
 		return needsOf(p), nil
 	}
 	o.Relying = relying
-	o.Profiles = func(options map[string]string, version string) (map[string][]byte, error) {
-		p, _, err := plan.Load(options["policy"], plan.ReadNamed)
+	o.Profiles = func(o *install.Options) (map[string][]byte, error) {
+		p, _, err := plan.Load(o.Policy, plan.ReadNamed)
 		if err != nil {
 			return nil, err
 		}
-		o := recordedOptions(options)
-		o.Version = version
 		if err := readBase(o); err != nil {
 			return nil, err
 		}

@@ -3,7 +3,6 @@ package deploy
 import (
 	"runtime"
 	"slices"
-	"strings"
 
 	"github.com/afalg-policy/afalg-policy/internal/bounded"
 	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
@@ -56,19 +55,6 @@ func profilesOfPods(p *plan.Plan, o *install.Options) (map[string][]byte, []plan
 	return byPath(files), append(granted, gaps...), err
 }
 
-// recordedOptions are those of an earlier installation, as far as profiles depend on
-// them.
-func recordedOptions(saved map[string]string) *install.Options {
-	o := &install.Options{
-		Root: "/", Policy: saved["policy"], Program: saved["program"], Agent: saved["agent"], OnAgentDown: saved["on-agent-down"],
-		Socketcall: saved["socketcall"], DecisionLog: saved["decision-log"], KubeletRoot: saved["kubelet-root"], BasePath: saved["base"],
-	}
-	if saved["accept"] != "" {
-		o.Accept = strings.Split(saved["accept"], ",")
-	}
-	return o
-}
-
 // readBase reads the profile that options name.
 func readBase(o *install.Options) (err error) {
 	if o.BasePath != "" {
@@ -80,11 +66,10 @@ func readBase(o *install.Options) (err error) {
 // renewProfiles makes the profiles of pods anew, if this host has some of this
 // policy.
 func renewProfiles(name string, p *plan.Plan, version string, note func(string)) error {
-	saved, err := install.Recorded("kubernetes")
-	if err != nil || saved == nil || saved["policy"] != name {
+	o, err := install.Recorded("kubernetes")
+	if err != nil || o == nil || o.Policy != name {
 		return err
 	}
-	o := recordedOptions(saved)
 	o.Version = version
 	if err := readBase(o); err != nil {
 		return err

@@ -53,11 +53,7 @@ func Kubernetes(p *plan.Plan, o KubernetesOptions) ([]File, []plan.Gap, error) {
 	if err := checkArtifact(o.Artifact); err != nil {
 		return nil, nil, err
 	}
-	grants, gaps, err := kubernetesGrants(p, o.Grants)
-	if err != nil {
-		return nil, gaps, err
-	}
-	sets, err := kubernetesSets(p, grants)
+	grants, sets, gaps, err := kubernetesHeld(p, o.Grants)
 	if err != nil {
 		return nil, gaps, err
 	}

@@ -109,7 +109,7 @@ type document struct {
 func (a *admission) render(gaps []plan.Gap) ([]File, error) {
 	documents := []document{
 		{"audit/policy.yaml", a.validatingPolicy(), []string{"The API server refuses pods that AF_ALG is open to, or says so, as the binding beside it asks. For Kubernetes 1.30 and later."}, true},
-		{"audit/binding.yaml", a.validatingBinding("Audit", "Warn"), []string{"First step: nothing is refused. Warnings go to whoever makes a pod, and to the audit log as " + "validation.policy.admission.k8s.io/validation_failure."}, false},
+		{"audit/binding.yaml", a.validatingBinding("Audit", "Warn"), []string{"First step: nothing is refused. Warnings go to whoever makes a pod, and to the audit log as validation.policy.admission.k8s.io/validation_failure."}, false},
 		{"audit/kustomization.yaml", resources("policy.yaml", "binding.yaml"), nil, false},
 		{"mutate/policy.yaml", a.mutatingPolicy(), []string{"Second step: pods that choose no profile, or RuntimeDefault, get one. For Kubernetes 1.36 and later; before, let the templates of pods name the profile."}, false},
 		{"mutate/binding.yaml", object("MutatingAdmissionPolicyBinding", bindingSpec{PolicyName: admissionName, MatchResources: a.namespaces()}), nil, false},
@@ -299,7 +299,7 @@ func (a *admission) admitted() []string {
 // defaultProfile is the file of containers that hold nothing.
 func (a *admission) defaultProfile() string {
 	if a.options.Carrier == CarrierOperator {
-		return operatorProfile
+		return kube.OperatorProfile(operatorObject)
 	}
 	return kube.DefaultProfile
 }

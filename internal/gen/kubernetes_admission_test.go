@@ -212,7 +212,7 @@ func objectsOf(t *testing.T, p *plan.Plan, o KubernetesOptions, names ...string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sets, err := kubernetesSets(p, grants)
+	sets, err := kubernetesSets(grants)
 	if err != nil {
 		t.Fatal(err)
 	}

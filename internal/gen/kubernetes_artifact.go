@@ -28,7 +28,7 @@ const gapArtifact = "artifact"
 //     errno the rule would stand beside permissions, and all would become one denial.
 //   - socketcall is denied whole, with another errno than the default action: a rule
 //     that equals the default is left out, and then the merger drops each architecture
-//     with socketcall, since it cannot tell what that reaches.
+//     with socketcall, since it does not know what that reaches.
 //   - Flags are there and empty: a list that is missing stands for SPEC_ALLOW.
 type artifact struct {
 	DefaultAction specs.LinuxSeccompAction `json:"defaultAction"`

@@ -49,6 +49,16 @@ func (g *kubeGrant) reach() string {
 	return ": for every container"
 }
 
+// kubernetesHeld says what containers may hold: the grants that admission can ask for,
+// and the sets of rules that come of them.
+func kubernetesHeld(p *plan.Plan, dropped []string) (grants []kubeGrant, sets []kubernetesSet, gaps []plan.Gap, err error) {
+	grants, gaps, err = kubernetesGrants(p, dropped)
+	if err == nil {
+		sets, err = kubernetesSets(grants)
+	}
+	return grants, sets, gaps, err
+}
+
 // kubernetesGrants are the grants of a policy that admission can tell. A rule in
 // dropped holds without the conditions that it cannot; any other is left out.
 func kubernetesGrants(p *plan.Plan, dropped []string) (grants []kubeGrant, gaps []plan.Gap, err error) {
@@ -124,7 +134,7 @@ func (s kubernetesSet) file() string { return kube.GrantedProfile(s.rules) }
 
 // kubernetesSets are the sets that containers hold, each once, by the names of
 // their files.
-func kubernetesSets(p *plan.Plan, grants []kubeGrant) ([]kubernetesSet, error) {
+func kubernetesSets(grants []kubeGrant) ([]kubernetesSet, error) {
 	found := map[string]kubernetesSet{}
 	entries, cells := 0, 0
 	for _, g := range grants {

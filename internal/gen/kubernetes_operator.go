@@ -11,14 +11,14 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/filter/harden"
 	"github.com/afalg-policy/afalg-policy/internal/filter/profile"
+	"github.com/afalg-policy/afalg-policy/internal/kube"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
 
-// The object of the Security Profiles Operator, and the file that it makes of it.
+// What the Security Profiles Operator is given.
 const (
-	operatorObject  = "afalg-policy-default"
-	operatorProfile = "operator/" + operatorObject + ".json"
-	operatorAPI     = "security-profiles-operator.x-k8s.io/v1"
+	operatorObject = "afalg-policy-default"
+	operatorAPI    = "security-profiles-operator.x-k8s.io/v1"
 	// operatorModule is a block of CIL, in which the operator puts the module.
 	operatorModule = "afalgpolicy"
 )
@@ -76,7 +76,7 @@ func (a *admission) operatorProfiles() (files []File, gaps []plan.Gap, err error
 	}
 	seccomp := admissionObject{operatorAPI, "SeccompProfile", objectMeta{operatorObject}, spec}
 	documents := []document{
-		{"operator/seccomp.yaml", seccomp, []string{"The operator writes it to " + operatorProfile + ". Wait until it says Installed before you mutate or deny."}, false},
+		{"operator/seccomp.yaml", seccomp, []string{"The operator writes it to " + kube.OperatorProfile(operatorObject) + ". Wait until it says Installed before you mutate or deny."}, false},
 		{"operator/kustomization.yaml", resources("seccomp.yaml"), nil, false},
 	}
 	module, err := a.selinuxModule()

@@ -28,11 +28,7 @@ const DefaultAgent = "/run/afalg-policy/agent.sock"
 // A file is no grant to whoever may name it: admission has to tie each to those who
 // hold its rules, as the output of Kubernetes does.
 func KubernetesProfiles(p *plan.Plan, o SeccompOptions) ([]File, []plan.Gap, error) {
-	grants, gaps, err := kubernetesGrants(p, o.Grants)
-	if err != nil {
-		return nil, gaps, err
-	}
-	sets, err := kubernetesSets(p, grants)
+	_, sets, gaps, err := kubernetesHeld(p, o.Grants)
 	if err != nil {
 		return nil, gaps, err
 	}

@@ -102,11 +102,7 @@ func containerdActive(ctx context.Context, r *host.Record) error {
 	if err := current("containerd", r, containerdWrappers); err != nil {
 		return err
 	}
-	out, err := ask(ctx, "containerd", "config", "dump")
-	if err != nil {
-		return err
-	}
-	dump, err := parseTOML("containerd config dump", []byte(out))
+	dump, err := containerdDump(ctx)
 	if err != nil {
 		return err
 	}
@@ -119,6 +115,15 @@ func containerdActive(ctx context.Context, r *host.Record) error {
 	}
 	defer h.Close()
 	return optRunc(h, dump)
+}
+
+// containerdDump is containerd's configuration as it has put it together itself.
+func containerdDump(ctx context.Context) (table, error) {
+	out, err := ask(ctx, "containerd", "config", "dump")
+	if err != nil {
+		return nil, err
+	}
+	return parseTOML("containerd config dump", []byte(out))
 }
 
 func crioActive(_ context.Context, r *host.Record) error { return current("crio", r, "") }

@@ -23,11 +23,10 @@ const (
 	shimV2             = "io.containerd.runc.v2"
 )
 
-const containerdName = "containerd"
-
 func containerd() platform {
 	return platform{
-		name:       containerdName,
+		name:       "containerd",
+		besides:    nriBesides,
 		programs:   []string{"containerd"},
 		configs:    []string{"/etc/containerd"},
 		files:      containerdFiles,

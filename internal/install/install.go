@@ -47,14 +47,16 @@ type platform struct {
 	dataOnly bool // no file names our program, which may be elsewhere
 	// unfiltered lists the containers that run without a seccomp profile.
 	unfiltered func(context.Context) []string
-	restart    []string                                        // commands that make the platform read its files again
-	commands   func(*host.Host, *host.Record) []string         // the same, where they depend on the host; in place of restart
-	removed    []string                                        // the same after uninstall
-	left       string                                          // what uninstall leaves behind
-	unit       string                                          // of the daemon; empty if there is no daemon
-	active     func(context.Context, *host.Record) error       // returns why the platform does not use what is installed
-	probe      func(ctx context.Context, program string) error // returns why a container may not be closed
-	start      func(context.Context, *host.Record) error       // puts the files in force at once, and shows that they are
+	restart    []string                                  // commands that make the platform read its files again
+	commands   func(*host.Host, *host.Record) []string   // the same, where they depend on the host; in place of restart
+	removed    []string                                  // the same after uninstall
+	left       string                                    // what uninstall leaves behind
+	unit       string                                    // of the daemon; empty if there is no daemon
+	active     func(context.Context, *host.Record) error // returns why the platform does not use what is installed
+	// besides lists, for status, what else is not in force.
+	besides func(context.Context, *host.Record, StatusOptions, Status) []string
+	probe   func(ctx context.Context, program string) error // returns why a container may not be closed
+	start   func(context.Context, *host.Record) error       // puts the files in force at once, and shows that they are
 	// stop takes them out of force when they are gone. It may leave what was in
 	// force without them.
 	stop func(ctx context.Context, r *host.Record, leave bool) error

@@ -20,7 +20,6 @@ import (
 const (
 	kubernetesName = "kubernetes"
 	kubeletService = "kubelet.service"
-	kubeletRoot    = "/var/lib/kubelet"
 )
 
 // GapGranted is what has to be accepted for the profiles of grants: a pod may name
@@ -33,10 +32,11 @@ func kubernetes() platform {
 		name:     kubernetesName,
 		dataOnly: true,
 		programs: []string{"kubelet"},
-		configs:  []string{kubeletRoot, "/etc/kubernetes"},
+		configs:  []string{kube.KubeletRoot, "/etc/kubernetes"},
 		files:    kubernetesFiles,
 		commands: func(*host.Host, *host.Record) []string { return nil },
 		active:   func(context.Context, *host.Record) error { return nil },
+		besides:  kubernetesBesides,
 		left:     "pods that run keep their filters; new ones that name a profile of ours are not started (CreateContainerError) until they name another, or it is installed again: take the admission policies of \"generate kubernetes\" back first",
 	}
 }
@@ -54,7 +54,7 @@ func (o *Options) seccompRoot(h *host.Host) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	root, where := kubeletRoot, ""
+	root, where := kube.KubeletRoot, ""
 	for _, f := range flags {
 		switch {
 		case !path.IsAbs(f.value) || path.Clean(f.value) != f.value:
@@ -87,6 +87,23 @@ func kubernetesFiles(h *host.Host, o Options) (job, error) {
 	return j, nil
 }
 
+// kubernetesBesides compares the profiles with those that the policy makes now.
+func kubernetesBesides(_ context.Context, r *host.Record, o StatusOptions, s Status) []string {
+	if s.Policy != Yes {
+		return nil // it makes none
+	}
+	options := recorded(r.Options)
+	options.Version = r.Program
+	made, err := o.Profiles(options)
+	if err == nil {
+		err = profilesDiffer(r, made)
+	}
+	if err != nil {
+		return []string{"not active: " + err.Error()}
+	}
+	return nil
+}
+
 // profilesDiffer returns why what a record has is not what its policy makes now.
 func profilesDiffer(r *host.Record, made map[string][]byte) error {
 	has := map[string][]byte{}
@@ -103,7 +120,7 @@ func profilesDiffer(r *host.Record, made map[string][]byte) error {
 
 // Recorded are the options with which a platform of this host was installed; nil if
 // it was not.
-func Recorded(name string) (map[string]string, error) {
+func Recorded(name string) (*Options, error) {
 	h, err := host.Open("/")
 	if err != nil {
 		return nil, err
@@ -113,5 +130,5 @@ func Recorded(name string) (map[string]string, error) {
 	if err != nil || r == nil {
 		return nil, err
 	}
-	return r.Options, nil
+	return recorded(r.Options), nil
 }

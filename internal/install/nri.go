@@ -13,16 +13,16 @@ import (
 	"time"
 
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
+	"github.com/afalg-policy/afalg-policy/internal/kube"
 )
 
-// The agent as a plugin of containerd (NRI). With nriPlugin in required_plugins, a
+// The agent as a plugin of containerd (NRI). With kube.NRIPlugin in required_plugins, a
 // container is refused while the plugin is absent. One that takes longer than
 // plugin_request_timeout, or dies while it is asked, counts as one that has nothing to
 // change; the container is refused since the plugin is asked a second time, whether
 // the container is right. Plugins are not asked about pause containers, nor about
 // what ctr starts: the wrapper behind it reaches these.
 const (
-	nriPlugin   = "afalg-policy"
 	nriTable    = "io.containerd.nri.v1.nri"
 	nriChecks   = "default_validator"
 	nriTimeout  = "plugin_request_timeout"
@@ -70,7 +70,7 @@ func NRIRisks(o *Options) (risks []Risk, err error) {
 		return nil, err
 	}
 	if !known {
-		risks = append(risks, Risk{GapNRIVersion, "it cannot be told whether this containerd is of version 2.3 or later; before that a plugin does not see the profile that it replaces, and the agent refuses to adjust anything", false})
+		risks = append(risks, Risk{GapNRIVersion, "it is not known whether this containerd is of version 2.3 or later; before that a plugin does not see the profile that it replaces, and the agent refuses to adjust anything", false})
 	}
 	if !o.nriAtBoot(h) {
 		risks = append(risks, Risk{GapNRIAtBoot, "no unit of this host starts the agent with --nri (\"afalg-policy install agent --nri\" makes one): no pod starts while the agent does not run, and an agent that is a pod itself is none that could start", false})
@@ -171,7 +171,7 @@ func (o *Options) nri(h *host.Host, configs []*containerdFile) (n nriSettings, e
 		return n, nil
 	}
 	n.in = configs[0]
-	limit, required := nriTime, []string{nriPlugin}
+	limit, required := nriTime, []string{kube.NRIPlugin}
 	for _, f := range configs {
 		now := f.tree.table("plugins", nriTable)
 		if now == nil {
@@ -231,18 +231,21 @@ func nriLimit(now table) (time.Duration, error) {
 	return limit, nil
 }
 
-// nriOpen lists what is open of NRI, by what containerd prints of its configuration.
-func nriOpen(ctx context.Context, r *host.Record) []string {
-	out, err := ask(ctx, "containerd", "config", "dump")
-	if err != nil {
-		return []string{err.Error()}
+// nriBesides lists what is open of NRI, by what containerd prints of its configuration.
+func nriBesides(ctx context.Context, r *host.Record, _ StatusOptions, _ Status) []string {
+	o := recorded(r.Options)
+	if !o.NRI {
+		return nil
 	}
-	dump, err := parseTOML("containerd config dump", []byte(out))
+	dump, err := containerdDump(ctx)
 	if err != nil {
-		return []string{err.Error()}
+		return []string{"NRI: " + err.Error()}
 	}
-	alone := slices.Contains(strings.Split(r.Options["accept"], ","), GapNRIAlone)
-	return nriFaults(dump, alone)
+	open := nriFaults(dump, slices.Contains(o.Accept, GapNRIAlone))
+	for i := range open {
+		open[i] = "NRI: " + open[i]
+	}
+	return open
 }
 
 // nriFaults lists what is open in a configuration as containerd prints it.
@@ -260,8 +263,8 @@ func nriFaults(dump table, alone bool) (open []string) {
 	case on(now, "disable_connections"):
 		open = append(open, "disable_connections is true: the agent cannot connect")
 	}
-	if !on(checks, "enable") || !slices.Contains(required, nriPlugin) {
-		open = append(open, fmt.Sprintf("%s is not enabled, or %s lacks %q: containers start without the agent", nriChecks, nriRequired, nriPlugin))
+	if !on(checks, "enable") || !slices.Contains(required, kube.NRIPlugin) {
+		open = append(open, fmt.Sprintf("%s is not enabled, or %s lacks %q: containers start without the agent", nriChecks, nriRequired, kube.NRIPlugin))
 	}
 	if err != nil || limit < nriTime || limit > nriTimeMax {
 		open = append(open, fmt.Sprintf("%s is %q, and should be %v to %v", nriTimeout, now.text(nriTimeout), nriTime, nriTimeMax))

@@ -120,6 +120,23 @@ func (o *Options) saved() map[string]string {
 	return m
 }
 
+// recorded are the options that a record has saved, as far as a file that is made anew
+// depends on them.
+func recorded(saved map[string]string) *Options {
+	list := func(name string) []string {
+		if saved[name] == "" {
+			return nil
+		}
+		return strings.Split(saved[name], ",")
+	}
+	return &Options{
+		Root: "/", Policy: saved["policy"], Program: saved["program"], RuntimePath: saved["runtime-path"], Agent: saved["agent"],
+		OnAgentDown: saved["on-agent-down"], Socketcall: saved["socketcall"], DecisionLog: saved["decision-log"], BasePath: saved["base"], KubeletRoot: saved["kubelet-root"],
+		Grants: list("grant"), Accept: list("accept"), Except: list("except"),
+		Audit: saved["audit"] != "", NRI: saved["nri"] != "",
+	}
+}
+
 // Trusted returns the real path of a file below a root, if nobody but root can
 // change or replace it.
 func Trusted(root, flag, p string) (string, error) {

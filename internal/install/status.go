@@ -66,9 +66,8 @@ type StatusOptions struct {
 	// Relying says which running containers of a platform rely on what is not in
 	// force; nil if there are none.
 	Relying func(platform string) error
-	// Profiles makes the profiles of pods as an installation did: its options, and
-	// the version of the program.
-	Profiles func(options map[string]string, version string) (map[string][]byte, error)
+	// Profiles makes the profiles of pods as an installation with these options did.
+	Profiles func(*Options) (map[string][]byte, error)
 }
 
 const (
@@ -152,22 +151,12 @@ func (p platform) status(ctx context.Context, h *host.Host, r *host.Record, o St
 			}
 		}
 	}
-	if r != nil && p.name == kubernetesName && s.Policy == Yes {
-		made, err := o.Profiles(r.Options, r.Program)
-		if err == nil {
-			err = profilesDiffer(r, made)
-		}
-		if err != nil {
-			s.Active = No
-			s.Reasons = append(s.Reasons, "not active: "+err.Error())
-		}
-	}
-	if r != nil && r.Options["nri"] != "" && p.name == containerdName {
+	if r != nil && p.besides != nil {
 		ask, cancel := context.WithTimeout(ctx, askTime)
 		defer cancel()
-		for _, open := range nriOpen(ask, r) {
+		for _, reason := range p.besides(ask, r, o, s) {
 			s.Active = No
-			s.Reasons = append(s.Reasons, "NRI: "+open)
+			s.Reasons = append(s.Reasons, reason)
 		}
 	}
 	if r != nil && p.starts {

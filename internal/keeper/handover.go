@@ -140,8 +140,7 @@ func (k *keeper) receive(l *link, wish kind) error {
 	if wish == wishNow {
 		k.note("taking over from process %d", l.pid)
 	}
-	var limit time.Duration // who stands by may wait for ever, and a busy one has others before
-	m, err := k.await(l, limit, begin)
+	m, err := k.await(l, 0, begin) // who stands by may wait for ever, and a busy one has others before
 	if err != nil {
 		return err
 	}

@@ -90,11 +90,14 @@ func (k *keeper) hear(m said) (serves bool) {
 	return false
 }
 
+// refuse tells one refusal in a second: who is refused cannot fill the log.
 func (k *keeper) refuse(err error) {
-	if left, ok := k.deaf.allow(); ok {
-		if left > 0 {
-			err = fmt.Errorf("%w (%d more were not told)", err, left)
-		}
-		k.failed("peer", err)
+	if !k.deaf.Allow() {
+		k.untold.Add(1)
+		return
 	}
+	if n := k.untold.Swap(0); n > 0 {
+		err = fmt.Errorf("%w (%d more were not told)", err, n)
+	}
+	k.failed("peer", err)
 }

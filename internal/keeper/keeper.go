@@ -14,10 +14,12 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/printable"
@@ -80,7 +82,8 @@ type keeper struct {
 	served bool             // by an agent of this keeper
 	ending bool             // a signal asked for the end
 	guests *guests          // nil while this keeper holds nothing
-	deaf   limiter
+	deaf   *rate.Limiter
+	untold atomic.Int64 // refusals since one was told
 }
 
 // Run keeps an agent until a signal ends it (nil), or it cannot begin.
@@ -105,6 +108,7 @@ func Run(o Options) error {
 	k := &keeper{
 		o: o, ear: e, said: make(chan said), drained: make(chan struct{}), signals: make(chan os.Signal, 8),
 		listen: socket{fd: -1}, door: socket{fd: -1}, store: newStore(),
+		deaf: rate.NewLimiter(rate.Every(time.Second), 1),
 	}
 	signal.Notify(k.signals, unix.SIGHUP, unix.SIGTERM, unix.SIGINT)
 	go k.listenToAgent()

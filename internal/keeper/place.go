@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,12 +21,7 @@ func checkPlace(path string) error {
 		return fmt.Errorf("its path has %d bytes, and %d are the most", len(path), maxPlace)
 	}
 	dir := filepath.Dir(path)
-	if err := os.Mkdir(dir, 0o755); err == nil {
-		err = os.Chmod(dir, 0o755) // runtimes of all users pass through it
-		if err != nil {
-			return err
-		}
-	} else if !errors.Is(err, os.ErrExist) {
+	if err := listen.MakeDirectory(dir); err != nil {
 		return err
 	}
 	real, err := filepath.EvalSymlinks(dir)

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cacheDir is where root keeps what was proved, also when the machine is shut
+// CacheDir is where root keeps what was proved, also when the machine is shut
 // down. A proof depends on nothing that another start changes. Only root can
 // write there: whoever can decides what counts as proved.
-const cacheDir = "/var/cache/afalg-policy"
+const CacheDir = "/var/cache/afalg-policy"
 
 // StateDir is where things are kept until the machine is shut down: root's, or
 // the one of a user who runs containers without being root.
@@ -38,8 +38,8 @@ func RunDir() string {
 
 // keptDirs lists the directories of a name in which only this user can write.
 func keptDirs(name string) (dirs []string) {
-	if os.Geteuid() == 0 && os.MkdirAll(cacheDir, 0o700) == nil && unix.Access(cacheDir, unix.W_OK) == nil {
-		dirs = append(dirs, filepath.Join(cacheDir, name))
+	if os.Geteuid() == 0 && os.MkdirAll(CacheDir, 0o700) == nil && unix.Access(CacheDir, unix.W_OK) == nil {
+		dirs = append(dirs, filepath.Join(CacheDir, name))
 	}
 	return append(dirs, filepath.Join(StateDir(), name))
 }

@@ -79,7 +79,7 @@ func ownDirectory(dir string) bool {
 func LastPolicy(name string) *plan.Plan {
 	dirs := []string{filepath.Join(StateDir(), plansName)}
 	if os.Geteuid() == 0 {
-		dirs = append([]string{filepath.Join(cacheDir, plansName)}, dirs...)
+		dirs = append([]string{filepath.Join(CacheDir, plansName)}, dirs...)
 	}
 	for _, dir := range dirs {
 		if !keepable(name) || !ownDirectory(dir) {

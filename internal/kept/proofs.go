@@ -12,7 +12,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/oci"
 )
 
-// proofsName is the directory of the proofs in cacheDir, or in StateDir.
+// proofsName is the directory of the proofs in CacheDir, or in StateDir.
 const proofsName = "proofs"
 
 // OpenProofs opens what this build, of that name and version, has proved; nil if
@@ -43,7 +43,7 @@ func buildIdentity(tool string) string {
 // Forget removes all that is kept: no platform is installed any more.
 func Forget() error {
 	var errs []error
-	for _, dir := range []string{cacheDir, filepath.Join(StateDir(), proofsName), filepath.Join(StateDir(), plansName), filepath.Join(StateDir(), basesName), filepath.Join(StateDir(), givenName)} {
+	for _, dir := range []string{CacheDir, filepath.Join(StateDir(), proofsName), filepath.Join(StateDir(), plansName), filepath.Join(StateDir(), basesName), filepath.Join(StateDir(), givenName)} {
 		errs = append(errs, removeInUse(dir))
 	}
 	return errors.Join(errs...)

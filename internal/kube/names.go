@@ -7,6 +7,7 @@ package kube
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"path"
 	"slices"
 	"strings"
 )
@@ -30,9 +31,13 @@ const (
 	AgentContainer = "agent"
 )
 
-// SeccompRoot is the kubelet's directory of profiles, unless --root-dir says otherwise.
-// The names below are relative to it, as in localhostProfile.
-const SeccompRoot = "/var/lib/kubelet/seccomp"
+// KubeletRoot is the kubelet's directory, unless --root-dir says otherwise, and
+// SeccompRoot that of profiles in it. The names below are relative to that, as in
+// localhostProfile.
+const (
+	KubeletRoot = "/var/lib/kubelet"
+	SeccompRoot = KubeletRoot + "/seccomp"
+)
 
 // Profiles of this program lie below ProfileDir alone. DefaultProfile is that of a
 // container that holds no rule.
@@ -41,6 +46,13 @@ const (
 	GrantedDir     = ProfileDir + "/granted"
 	DefaultProfile = ProfileDir + "/default.json"
 )
+
+// NRIPlugin is what containerd calls the agent as its plugin.
+const NRIPlugin = "afalg-policy"
+
+// OperatorProfile is the file that the Security Profiles Operator writes for one of
+// its objects.
+func OperatorProfile(object string) string { return "operator/" + object + ".json" }
 
 // maxName keeps file names well below the 255 bytes of Linux.
 const maxName = 200
@@ -58,4 +70,19 @@ func GrantedProfile(rules []string) string {
 		name = "_sha256-" + hex.EncodeToString(sum[:])
 	}
 	return GrantedDir + "/" + name + ".json"
+}
+
+// GrantedRules are the rules that the name of a granted profile says; nil for a name
+// that says none, as that of a set which is too long. It reports whether the name is
+// that of a granted profile.
+func GrantedRules(localhost string) (rules []string, granted bool) {
+	name, granted := strings.CutPrefix(path.Clean(localhost), GrantedDir+"/")
+	if !granted {
+		return nil, false
+	}
+	name = strings.TrimSuffix(name, ".json")
+	if strings.HasPrefix(name, "_") || strings.Contains(name, "/") {
+		return nil, true
+	}
+	return strings.Split(name, "."), true
 }

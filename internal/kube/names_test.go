@@ -23,5 +23,9 @@ func TestGrantedProfile(t *testing.T) {
 			t.Errorf("%q: %s, as of %q", tt.rules, got, seen[got])
 		}
 		seen[got] = tt.rules
+		rules, granted := GrantedRules("./" + got)
+		if granted != (tt.rules != "") || rules != nil && GrantedProfile(rules) != got {
+			t.Errorf("%s is read as %q, %t", got, rules, granted)
+		}
 	}
 }

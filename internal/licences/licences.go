@@ -12,7 +12,7 @@ var text string
 // notice once.
 func Text() string { return text }
 
-// Kind tells where a component comes from.
+// Kind is where a component comes from.
 type Kind int
 
 const (

@@ -35,7 +35,7 @@ func Make(path string, kind int) (fd int, file os.FileInfo, err error) {
 // lockDirectory makes agents that start at once take turns. Anybody who could
 // replace the socket would be given the listeners of containers.
 func lockDirectory(path string) (*os.File, error) {
-	if err := makeDirectory(path); err != nil {
+	if err := MakeDirectory(path); err != nil {
 		return nil, err
 	}
 	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -56,9 +56,9 @@ func lockDirectory(path string) (*os.File, error) {
 	return dir, nil
 }
 
-// makeDirectory makes the directory of the socket: one below /run does not
+// MakeDirectory makes the directory of the socket: one below /run does not
 // survive a shutdown. Runtimes of all users pass through it.
-func makeDirectory(path string) error {
+func MakeDirectory(path string) error {
 	const mode = 0o755
 	err := os.Mkdir(path, mode)
 	if errors.Is(err, fs.ErrExist) {

@@ -18,6 +18,7 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/hosterr"
 	"github.com/afalg-policy/afalg-policy/internal/install"
 	"github.com/afalg-policy/afalg-policy/internal/install/host"
+	"github.com/afalg-policy/afalg-policy/internal/kept"
 )
 
 // Where the program and the policy lie on the host. Everything that is installed
@@ -30,9 +31,6 @@ const (
 
 // profiles is the platform of Localhost profiles.
 const profiles = "kubernetes"
-
-// proofs is the directory of package kept.
-const proofs = "/var/cache/afalg-policy"
 
 // HostPlatforms are what a pod installs, in the order in which it takes them back.
 func HostPlatforms() []string { return []string{"containerd", "crio", "agent"} }
@@ -53,15 +51,6 @@ type Host struct {
 	Root string
 	Self string // this program, as the container sees it
 	Note func(format string, args ...any)
-	// run executes a command in the host's root; tests replace it.
-	run func(ctx context.Context, args ...string) (stdout []byte, err error)
-}
-
-// NewHost returns the host below root.
-func NewHost(root, self string, note func(format string, args ...any)) *Host {
-	h := &Host{Root: root, Self: self, Note: note}
-	h.run = h.chroot
-	return h
 }
 
 // ErrTakenBack says that the platform did not come up as installed.
@@ -164,8 +153,8 @@ func (h *Host) forget() error {
 		return hosterr.Errorf("open the node: %w", err)
 	}
 	defer root.Close()
-	if err := root.RemoveAll(inRoot(proofs)); err != nil {
-		return hosterr.Errorf("remove %s on the node: %w", proofs, err)
+	if err := root.RemoveAll(inRoot(kept.CacheDir)); err != nil {
+		return hosterr.Errorf("remove %s on the node: %w", kept.CacheDir, err)
 	}
 	return nil
 }
@@ -278,9 +267,9 @@ func (h *Host) settle(ctx context.Context, name string) error {
 	}
 }
 
-// chroot runs a command in the host's root. Process 1 of the host has the same
+// run runs a command in the host's root. Process 1 of the host has the same
 // root, so that systemctl does not take it for an image.
-func (h *Host) chroot(ctx context.Context, args ...string) ([]byte, error) {
+func (h *Host) run(ctx context.Context, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
 	program, err := h.program(args[0])
@@ -344,7 +333,7 @@ func replace(root *os.Root, p string, data []byte, mode fs.FileMode) error {
 			return nil
 		}
 	}
-	beside := p + ".new"
+	beside := p + ".new" // always the same: what a pod that was killed left goes away
 	err := root.RemoveAll(beside)
 	if err == nil {
 		err = write(root, beside, data, mode)

@@ -26,6 +26,7 @@ import (
 
 	"github.com/afalg-policy/afalg-policy/internal/admit"
 	"github.com/afalg-policy/afalg-policy/internal/kept"
+	"github.com/afalg-policy/afalg-policy/internal/kube"
 	"github.com/afalg-policy/afalg-policy/internal/oci"
 	"github.com/afalg-policy/afalg-policy/internal/plan"
 )
@@ -33,7 +34,7 @@ import (
 // What the plugin is called. A runtime asks plugins in the order of their indexes, and
 // no other may set a profile.
 const (
-	Name   = "afalg-policy"
+	Name   = kube.NRIPlugin
 	Index  = "90"
 	Socket = api.DefaultSocketPath
 )
@@ -50,7 +51,7 @@ type Options struct {
 	Ahead  func()            // called when a profile came for the first time; may be nil
 	Told   Observer          // may be nil
 	Note   func(text string) // for people
-	State  func(State)       // is told of each change; may be nil
+	State  func(State)       // is called at each change; may be nil
 }
 
 // Observer counts.
@@ -63,7 +64,7 @@ type Observer interface {
 // StateName is the file in the agent's directory that holds the State.
 const StateName = "nri.json"
 
-// State is what status reads.
+// State is what becomes of the connection, for people and programs.
 type State struct {
 	Connected bool     `json:"connected"`
 	Runtime   string   `json:"runtime,omitempty"`

@@ -43,22 +43,16 @@ func (p *Plan) Holdings(platform string, most int) []Holding {
 	return all
 }
 
-// holding is what a container holds that meets these grants and no other.
-func (p *Plan) holding(grants []*policy.Grant) (h Holding) {
-	exist := ruleNames(p.Rules)
-	left := true
+// holding is what a container holds that meets these grants and no other, whatever
+// they ask for.
+func (p *Plan) holding(grants []*policy.Grant) Holding {
+	const somebody = "somebody"
+	met := *p
+	met.Grants = nil
 	for _, g := range grants {
-		for _, r := range g.Rules {
-			if slices.Contains(exist, r.Name) {
-				h.Rules = append(h.Rules, r.Name)
-			}
-		}
-		h.Brokered = h.Brokered || g.Socketcall == policy.SocketcallBroker
-		if p.givesAlgorithms(g) {
-			h.Left, left = true, left && g.DecidedBy == policy.DecidedByLSM
-		}
+		met.Grants = append(met.Grants, policy.Grant{Rules: g.Rules, Socketcall: g.Socketcall, DecidedBy: g.DecidedBy, Names: []string{somebody}})
 	}
-	slices.Sort(h.Rules)
-	h.Rules, h.Left = slices.Compact(h.Rules), h.Left && left && !h.Brokered
-	return h
+	c := Container{Vouched: Identity{Name: somebody}}
+	rules, _ := met.GrantsOf(c)
+	return Holding{rules, met.BrokersSocketcall(c), met.LeftToKernel(c)}
 }

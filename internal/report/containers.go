@@ -134,6 +134,9 @@ func (c *Container) unfiltered(p *plan.Plan) {
 	}
 }
 
+// notClosed are the verdicts about a filter that is not closed, the least first.
+var notClosed = []string{Undecided, Listener, Open}
+
 // filtered takes the worst answer of all programs that the filter is compiled to, and
 // reports whether a listener is all that is not closed.
 func (c *Container) filtered(filters []Filter) (listener bool) {
@@ -145,11 +148,7 @@ func (c *Container) filtered(filters []Filter) (listener bool) {
 		}
 		machines = append(machines, f.Machine)
 		for _, a := range f.Answers {
-			at := slices.Index([]string{Undecided, Listener, Open}, a.Verdict)
-			if a.Verdict == Closed {
-				continue
-			}
-			if at > worst {
+			if at := slices.Index(notClosed, a.Verdict); at > worst {
 				worst, c.Reason = at, fmt.Sprintf("%s leaves %s by %s on %s %s (%s)", c.Filter, a.About, a.title(), a.ABI, a.Verdict, f.Machine)
 			}
 		}
@@ -162,17 +161,17 @@ func (c *Container) filtered(filters []Filter) (listener bool) {
 		c.Verdict, c.Reason = Closed, fmt.Sprintf("%s is closed on %s", c.Filter, strings.Join(slices.Compact(machines), ", "))
 	default:
 		c.Verdict, c.Rule, c.Fix = Open, ruleFilter, "harden the profile with generate seccomp --base"
-		if worst == 0 {
+		if notClosed[worst] == Undecided {
 			c.Verdict = Undecided
 		}
 	}
-	return worst == 1
+	return worst >= 0 && notClosed[worst] == Listener
 }
 
 // granted judges a profile of ours with rules in it: whether the policy grants them
 // to this container. A listener is then what the policy asks for.
 func (c *Container) granted(p *plan.Plan, pod source.Pod, from kube.Container, listener bool) {
-	rules, is := rulesOf(from.Localhost)
+	rules, is := kube.GrantedRules(from.Localhost)
 	if !is {
 		return
 	}
@@ -191,20 +190,6 @@ func (c *Container) granted(p *plan.Plan, pod source.Pod, from kube.Container, l
 		c.Verdict, c.Rule, c.Fix = Expected, "", ""
 		c.Reason = fmt.Sprintf("%s leaves it to the agent, as the policy grants: %s", c.Filter, strings.Join(held, ", "))
 	}
-}
-
-// rulesOf are the rules that the name of a granted profile says; nil for one that
-// is too long to say them.
-func rulesOf(localhost string) (rules []string, is bool) {
-	name, is := strings.CutPrefix(path.Clean(localhost), kube.GrantedDir+"/")
-	if !is {
-		return nil, false
-	}
-	name = strings.TrimSuffix(name, ".json")
-	if strings.HasPrefix(name, "_") || strings.Contains(name, "/") {
-		return nil, true
-	}
-	return strings.Split(name, "."), true
 }
 
 // heldBy are the rules that the policy grants to a container, whichever runtime

@@ -43,7 +43,7 @@ func (m *Metrics) NRI(verdicts []string) *NRI {
 	return n
 }
 
-// Connected tells whether the runtime asks.
+// Connected sets whether the runtime asks.
 func (n *NRI) Connected(yes bool) {
 	v := 0.0
 	if yes {

@@ -14,14 +14,12 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/testing/box"
 )
 
-// nriConfig is containerd's: with the plugin required, or not. A box has no controllers
-// for pods.
+// nriConfig is containerd's: with the plugin required, or not.
 func nriConfig(required bool, timeout time.Duration) []byte {
 	config := fmt.Sprintf(`version = 3
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = 'localhost/pause:1'
 [plugins.'io.containerd.cri.v1.runtime']
-  disable_cgroup = true
   restrict_oom_score_adj = true
 [plugins.'io.containerd.nri.v1.nri']
   plugin_request_timeout = '%v'

@@ -12,7 +12,7 @@ import (
 
 const nriDigest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-// TestNRI tells what the kubelet and containerd say from what a pod and an image say.
+// What the kubelet and containerd say counts, and what a pod and an image say does not.
 func TestNRI(t *testing.T) {
 	told := Told{
 		ID: "5d2f", Namespace: "crypto", Pod: "web-0", Name: "web",

@@ -5,13 +5,13 @@ package contents
 import (
 	"bytes"
 	"cmp"
-	"compress/gzip"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 
+	"github.com/afalg-policy/afalg-policy/packaging/archive"
 	"github.com/afalg-policy/afalg-policy/packaging/release"
 )
 
@@ -172,29 +172,13 @@ func (p piece) read(from string) (File, error) {
 	}
 	if p.gz {
 		f.Path += ".gz"
-		f.Data, err = compress(data)
+		f.Data, err = archive.Gzip(data)
 	}
 	return f, err
 }
 
-// compress leaves name and time out of the header.
-func compress(data []byte) ([]byte, error) {
-	var b bytes.Buffer
-	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(data); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
-}
-
 // debianChangelog has one entry, which names the changelog that people read.
 func debianChangelog(r *release.Release) ([]byte, error) {
-	return compress(fmt.Appendf(nil, "%s (%s) unstable; urgency=medium\n\n  * Version %s. CHANGELOG.md says what changed.\n\n -- %s  %s\n",
+	return archive.Gzip(fmt.Appendf(nil, "%s (%s) unstable; urgency=medium\n\n  * Version %s. CHANGELOG.md says what changed.\n\n -- %s  %s\n",
 		program, r.DebianVersion(), r.Version, release.Maintainer, r.Date.Format("Mon, 02 Jan 2006 15:04:05 -0700")))
 }

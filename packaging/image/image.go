@@ -127,7 +127,7 @@ func (l *layout) attach(document []byte, image spec.Descriptor, about map[string
 
 // annotations say what the image is, in the words of the OCI.
 func annotations(r *release.Release) map[string]string {
-	about := map[string]string{
+	return map[string]string{
 		spec.AnnotationTitle:         program,
 		spec.AnnotationDescription:   "One policy for AF_ALG, and everything that enforces it",
 		spec.AnnotationVersion:       r.Version,
@@ -138,7 +138,6 @@ func annotations(r *release.Release) map[string]string {
 		spec.AnnotationVendor:        "The afalg-policy authors",
 		spec.AnnotationLicenses:      terms(),
 	}
-	return about
 }
 
 // terms is the licence of all that is in the program.

@@ -3,7 +3,6 @@ package image
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"io"
 	"maps"
@@ -13,6 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	spec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/afalg-policy/afalg-policy/packaging/archive"
 )
 
 // layout is an image layout in memory: its blobs, by digest.
@@ -36,21 +37,15 @@ func (l *layout) addJSON(mediaType string, v any) (spec.Descriptor, error) {
 // addLayer keeps files as a compressed layer, and returns the digest of the tar in
 // it besides.
 func (l *layout) addLayer(files []file) (d spec.Descriptor, inside digest.Digest, err error) {
-	var archive, zipped bytes.Buffer
-	if err := l.tar(&archive, files); err != nil {
+	var layer bytes.Buffer
+	if err := l.tar(&layer, files); err != nil {
 		return d, "", err
 	}
-	zip, err := gzip.NewWriterLevel(&zipped, gzip.BestCompression)
+	zipped, err := archive.Gzip(layer.Bytes())
 	if err != nil {
 		return d, "", err
 	}
-	if _, err := zip.Write(archive.Bytes()); err != nil {
-		return d, "", err
-	}
-	if err := zip.Close(); err != nil {
-		return d, "", err
-	}
-	return l.add(spec.MediaTypeImageLayerGzip, zipped.Bytes()), digest.FromBytes(archive.Bytes()), nil
+	return l.add(spec.MediaTypeImageLayerGzip, zipped), digest.FromBytes(layer.Bytes()), nil
 }
 
 // write writes the layout as a tar, which podman, ctr, skopeo and docker read.
@@ -78,15 +73,15 @@ type file struct {
 
 // tar writes files as root's, at the date of the release.
 func (l *layout) tar(w io.Writer, files []file) error {
-	archive := tar.NewWriter(w)
+	out := tar.NewWriter(w)
 	for _, f := range files {
 		header := &tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: f.mode, Size: int64(len(f.data)), ModTime: l.date, Format: tar.FormatPAX}
-		if err := archive.WriteHeader(header); err != nil {
+		if err := out.WriteHeader(header); err != nil {
 			return err
 		}
-		if _, err := archive.Write(f.data); err != nil {
+		if _, err := out.Write(f.data); err != nil {
 			return err
 		}
 	}
-	return archive.Close()
+	return out.Close()
 }

@@ -24,7 +24,7 @@ var archives = []struct{ name, archive, in, source string }{
 	{"libgcc", "libgcc.a", "libgcc-dev", `gcc-\d+`},
 }
 
-// Libraries tells where the libraries of C are from that a compiler links. Where
+// Libraries finds where the libraries of C are from that a compiler links. Where
 // Debian's packages for another architecture are unpacked and not installed, root
 // has them, and what is there is linked before anything else; else it is "".
 func Libraries(cc, root string) ([]Library, error) {

@@ -23,7 +23,7 @@ import (
 
 const homepage = "https://github.com/afalg-policy/afalg-policy"
 
-// Subject is a program, and what it does not tell of itself.
+// Subject is a program, and what it does not say of itself.
 type Subject struct {
 	Program   string // its path
 	Arch      string // as Go names it

@@ -3,13 +3,14 @@ package tarball
 
 import (
 	"archive/tar"
+	"bytes"
 	"cmp"
-	"compress/gzip"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/afalg-policy/afalg-policy/packaging/archive"
 	"github.com/afalg-policy/afalg-policy/packaging/contents"
 	"github.com/afalg-policy/afalg-policy/packaging/release"
 )
@@ -31,33 +32,26 @@ func Make(r *release.Release) error {
 
 func write(r *release.Release, name string, files []contents.File) error {
 	slices.SortFunc(files, func(a, b contents.File) int { return cmp.Compare(a.Path, b.Path) })
-	out, err := os.Create(filepath.Join(r.Out, name+".tar.gz"))
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	zip, err := gzip.NewWriterLevel(out, gzip.BestCompression)
-	if err != nil {
-		return err
-	}
-	archive := tar.NewWriter(zip)
+	var text bytes.Buffer
+	out := tar.NewWriter(&text)
 	for _, f := range files {
 		header := &tar.Header{
 			Typeflag: tar.TypeReg, Name: name + "/" + f.Path, Size: int64(len(f.Data)), Mode: int64(f.Mode),
 			ModTime: r.Date, Uname: "root", Gname: "root", Format: tar.FormatPAX,
 		}
-		if err := archive.WriteHeader(header); err != nil {
+		if err := out.WriteHeader(header); err != nil {
 			return err
 		}
-		if _, err := archive.Write(f.Data); err != nil {
+		if _, err := out.Write(f.Data); err != nil {
 			return err
 		}
 	}
-	if err := archive.Close(); err != nil {
+	if err := out.Close(); err != nil {
 		return err
 	}
-	if err := zip.Close(); err != nil {
+	zipped, err := archive.Gzip(text.Bytes())
+	if err != nil {
 		return err
 	}
-	return out.Close()
+	return os.WriteFile(filepath.Join(r.Out, name+".tar.gz"), zipped, 0o644)
 }

@@ -41,7 +41,7 @@ func lintManifest(m *kube.Manifest) (all []verify.Finding) {
 	for _, b := range m.Bindings {
 		all = append(all, verify.Finding{Rule: ruleBinding, Level: verify.Warning, Line: b.Line, Column: b.Column,
 			Message: fmt.Sprintf("whether containers of %q have %s %s depends on the operator's webhook", b.Image, b.ProfileKind, b.Profile),
-			Fix:     "name the profile in the pods, as Localhost operator/" + b.Profile + ".json"})
+			Fix:     "name the profile in the pods, as Localhost " + kube.OperatorProfile(b.Profile)})
 	}
 	return all
 }

@@ -214,7 +214,7 @@ func operatorFiles(sources []Source) map[string][]string {
 			continue
 		}
 		for _, name := range []string{s.Object, s.Object[strings.LastIndexByte(s.Object, '/')+1:]} {
-			file := "operator/" + name + ".json"
+			file := kube.OperatorProfile(name)
 			if !slices.Contains(files[file], s.Name) {
 				files[file] = append(files[file], s.Name)
 			}
