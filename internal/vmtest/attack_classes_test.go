@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -84,10 +83,7 @@ func (o open) without(class string) open {
 func buildClasses(t *testing.T) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "classes")
-	out, err := exec.Command("gcc", "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", binary, "../../testdata/clients/classes.c").CombinedOutput()
-	if err != nil {
-		t.Fatalf("gcc: %v\n%s", err, out)
-	}
+	compile(t, binary, "-static", "-Wextra", "../../testdata/clients/classes.c")
 	return binary
 }
 

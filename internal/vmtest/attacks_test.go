@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -109,10 +108,7 @@ func buildAttacks(t *testing.T) map[string][]byte {
 	dir := t.TempDir()
 	build := func(name string, flags ...string) []byte {
 		path := filepath.Join(dir, name)
-		args := append([]string{"-O1", "-Wall", "-Wextra", "-Werror", "-o", path}, flags...)
-		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
-			t.Fatalf("gcc: %v\n%s", err, out)
-		}
+		compile(t, path, append([]string{"-Wextra"}, flags...)...)
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

@@ -5,7 +5,6 @@ package vmtest
 import (
 	"encoding/json"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,10 +18,7 @@ import (
 // built without CRIU, and so are the kernels of some hosts: runc, in a machine.
 func TestLongRestore(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "threads")
-	out, err := exec.Command("gcc", "-static", "-pthread", "-O1", "-Wall", "-Werror", "-D_GNU_SOURCE", "-o", binary, "../../testdata/vm/threads.c").CombinedOutput()
-	if err != nil {
-		t.Fatalf("gcc: %v\n%s", err, out)
-	}
+	compile(t, binary, "-static", "-pthread", "-D_GNU_SOURCE", "../../testdata/vm/threads.c")
 	t.Parallel()
 	for _, version := range Kernels() {
 		t.Run(version, func(t *testing.T) {

@@ -4,7 +4,6 @@ package vmtest
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,11 +23,7 @@ func clients(t *testing.T) map[string]string {
 	binaries := map[string]string{}
 	for abi, flag := range abis {
 		binaries[abi] = filepath.Join(dir, abi)
-		out, err := exec.Command("gcc", flag, "-static", "-O1", "-Wall", "-Werror", "-D_GNU_SOURCE",
-			"-o", binaries[abi], "../../testdata/vm/family.c").CombinedOutput()
-		if err != nil {
-			t.Fatalf("gcc %s: %v\n%s", flag, err, out)
-		}
+		compile(t, binaries[abi], flag, "-static", "-D_GNU_SOURCE", "../../testdata/vm/family.c")
 	}
 	return binaries
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -80,10 +79,7 @@ func testOrdinary(t *testing.T, vm *VM, confinements []confinement) {
 func rawClient(t *testing.T, name string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), name)
-	out, err := exec.Command("gcc", "-m32", "-static", "-O1", "-Wall", "-Werror", "-o", binary, "../../testdata/clients/"+name+".c").CombinedOutput()
-	if err != nil {
-		t.Fatalf("gcc: %v\n%s", err, out)
-	}
+	compile(t, binary, "-m32", "-static", "../../testdata/clients/"+name+".c")
 	return binary
 }
 
