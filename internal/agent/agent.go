@@ -65,6 +65,7 @@ const (
 type Agent struct {
 	o       Options
 	manager manager.Manager
+	keys    keys
 	socket  *socket
 	canary  *canary
 	watch   time.Duration // how often the service manager wants to hear; 0: never
@@ -98,6 +99,7 @@ func New(o Options) (*Agent, error) {
 		return nil, err
 	}
 	inherited := takeOver()
+	a.keys.follow(inherited.stored)
 	if a.socket, err = openSocket(o.Socket, inherited.sockets); err != nil {
 		inherited.close()
 		return nil, err

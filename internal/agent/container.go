@@ -35,7 +35,7 @@ func (c *container) peer() peer { return peer{c.PID, c.UID} }
 // admit stores a container that a peer brought, and serves it. On an error the
 // caller keeps the listener.
 func (a *Agent) admit(r record, l *notify.Listener) error {
-	c := &container{record: r, key: newKey(keyPrefix), listener: l}
+	c := &container{record: r, key: a.keys.next(keyPrefix), listener: l}
 	if !a.admitted.enter(c.peer()) {
 		return errors.New("there are too many containers")
 	}

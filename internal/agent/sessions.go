@@ -27,7 +27,7 @@ type sessionRecord struct {
 	Name      string     `json:"name"`
 }
 
-const sessionPrefix = "session-"
+const sessionPrefix = "S"
 
 // keepSessions stores the open sessions of a container, and closes them here.
 func (a *Agent) keepSessions(c *container) {
@@ -49,7 +49,7 @@ func (a *Agent) keepSession(c *container, v broker.Saved) error {
 		return err
 	}
 	defer f.Close()
-	return a.manager.Keep(newKey(sessionPrefix), v.Kept, v.Parent, int(f.Fd()))
+	return a.manager.Keep(a.keys.next(sessionPrefix), v.Kept, v.Parent, int(f.Fd()))
 }
 
 // recallSessions sorts the sessions of the store by the key of their container.

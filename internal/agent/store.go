@@ -2,13 +2,14 @@ package agent
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
@@ -32,12 +33,31 @@ const (
 	recordName    = "afalg-policy-container"
 	recordSeals   = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 	maxRecord     = maxState
-	keyPrefix     = "container-"
+	keyPrefix     = "C"
 )
 
-// newKey names something in the store. A container's key is not its id, which
-// the peer chose.
-func newKey(prefix string) string { return prefix + strings.ToLower(rand.Text()) }
+// keys names what goes to the store. A container's key is not its id, which the peer
+// chose. The next agent gets the name of every descriptor in one variable, and Linux
+// takes no longer one than 128 KiB (MAX_ARG_STRLEN): hence a letter and a number of
+// six digits at most. Two billion containers later it has seven.
+type keys struct{ last atomic.Uint32 }
+
+func (k *keys) next(prefix string) string {
+	return prefix + strconv.FormatUint(uint64(k.last.Add(1)), keyBase)
+}
+
+// keyBase is that of a key's number.
+const keyBase = 36
+
+// follow has the numbers go on behind those of stored names.
+func (k *keys) follow(stored map[string][]int) {
+	for name := range stored {
+		// A name of another form is never given.
+		if n, err := strconv.ParseUint(name[1:], keyBase, 32); err == nil {
+			k.last.Store(max(k.last.Load(), uint32(n)))
+		}
+	}
+}
 
 // seal writes the record to memory, and forbids changes to it.
 func (r record) seal() (*os.File, error) {

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"net"
 	"os"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,7 +26,7 @@ func TestRestart(t *testing.T) {
 			w := newWorld(t).agent(env)
 			granted, bare := w.container("granted", "one"), w.container("bare")
 			granted.ask("socket", "ok")
-			s.expect("FDSTORE=1", "FDNAME=container-")
+			s.expect("FDSTORE=1", "FDNAME=C")
 			w.signal(end)
 			w.status()
 			if end == unix.SIGTERM && w.saw("note: 2 containers left to the service manager's store") != 1 {
@@ -152,7 +154,7 @@ func TestActivation(t *testing.T) {
 		{[]*os.File{null}, "listen", "host error: use the socket that was passed in: nobody can connect to it"},
 		{[]*os.File{f, f}, "listen:listen", `host error: 2 sockets named "listen" were passed in`},
 		{[]*os.File{f, null}, "listen:stray", `failed: store: descriptor "stray" was passed in, and is not one of ours: it was closed`},
-		{[]*os.File{f, null}, "listen:container-x", ""},
+		{[]*os.File{f, null}, "listen:C1", ""},
 	} {
 		w.launch(tt.files, "LISTEN_FDS="+string(rune('0'+len(tt.files))), "LISTEN_FDNAMES="+tt.names)
 		if tt.want == "" {
@@ -162,6 +164,35 @@ func TestActivation(t *testing.T) {
 		}
 		w.cmd.Process.Kill()
 		w.status()
+	}
+}
+
+// A full store can be passed on: all names fit into a variable (MAX_ARG_STRLEN).
+func TestKeysFit(t *testing.T) {
+	unit, err := os.ReadFile("../../dist/afalg-policy-agent.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^FileDescriptorStoreMax=(\d+)$`).FindSubmatch(unit)
+	if m == nil {
+		t.Fatal("the unit names no FileDescriptorStoreMax")
+	}
+	most, err := strconv.Atoi(string(m[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var k keys
+	k.follow(map[string][]int{"Czzzzzy": nil, "S9": nil, "C-": nil, "Czzzzzzzz": nil})
+	key := k.next(keyPrefix)
+	if key != "Czzzzzz" {
+		t.Errorf("after Czzzzzy comes %s", key)
+	}
+	const longest = 128 << 10
+	if variable := "LISTEN_FDNAMES=listen" + strings.Repeat(":"+key, most) + "\x00"; len(variable) > longest {
+		t.Errorf("the names of %d descriptors take %d bytes, and Linux takes %d", most, len(variable), longest)
+	}
+	if most < 3*maxContainers {
+		t.Errorf("%d descriptors are not three for each of %d containers", most, maxContainers)
 	}
 }
 
@@ -250,7 +281,7 @@ func TestRecall(t *testing.T) {
 		{"too much", []int{listener(t), rec(strings.Repeat(" ", maxRecord+1))}, true, 0, "1048577 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := recall("container-x", tt.fds)
+			c, err := recall("C1", tt.fds)
 			switch {
 			case tt.want == "" && err != nil, tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
 				t.Errorf("error %v, want %q", err, tt.want)

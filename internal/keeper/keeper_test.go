@@ -179,19 +179,26 @@ func TestWhatIsNotKept(t *testing.T) {
 	}
 }
 
-// The store has an end, and everything in it can be passed on: names as long as the
-// agent's would not fit into the environment long before systemd's number.
+// The store has an end, and everything in it can be passed on.
 func TestStoreIsFull(t *testing.T) {
-	k := newWorld(t).launch()
-	pid, _ := k.agent()
-	name := "container-" + strings.Repeat("x", 26)
-	for range 20 {
-		k.do("many " + name)
-	}
-	k.told("the names of more could not be passed to the next agent")
-	kill(t, pid, unix.SIGKILL)
-	if _, has := k.agent(); has != "listen and 3200 descriptors" {
-		t.Errorf("it has %s", has)
+	for _, tt := range []struct {
+		name      string
+		times     int
+		why, kept string
+	}{
+		{"C" + strings.Repeat("z", 6), 77, "200 more would be too many", "15200"}, // the agent's longest
+		{strings.Repeat("x", 37), 17, "the names of more could not be passed to the next agent", "3200"},
+	} {
+		k := newWorld(t).launch()
+		pid, _ := k.agent()
+		for range tt.times {
+			k.do("many " + tt.name)
+		}
+		k.told(tt.why)
+		kill(t, pid, unix.SIGKILL)
+		if _, has := k.agent(); has != "listen and "+tt.kept+" descriptors" {
+			t.Errorf("%s: it has %s, want %s", tt.name, has, tt.kept)
+		}
 	}
 }
 

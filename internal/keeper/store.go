@@ -16,7 +16,7 @@ import (
 // takes no longer one than 128 KiB (MAX_ARG_STRLEN): a store with more could not be
 // passed on, and everything in it would be lost.
 const (
-	maxStored  = 16384
+	maxStored  = 15360
 	maxNames   = 120 << 10
 	maxName    = 255 // as systemd's
 	spareFiles = 64  // descriptors for everything else

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/afalg-policy/afalg-policy/internal/testing/box"
@@ -106,6 +107,42 @@ const noFamily = "Address family not supported by protocol"
 func TestBoxAgentService(t *testing.T) {
 	t.Parallel()
 	testAgentService(t, box.Start(t))
+}
+
+// storing puts descriptors with the longest names into the service manager's store,
+// as many as its argument says. Started again, it says how many came back.
+const storing = `import os, socket, sys
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.connect(os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
+back = os.environ.get("LISTEN_FDS", "none")
+for i in range(int(sys.argv[1]) if back == "none" else 0):
+    fd = os.memfd_create("stored")
+    socket.send_fds(manager, [b"FDSTORE=1\nFDNAME=" + b"%0255d" % i], [fd])
+    os.close(fd)
+open("/run/storing", "w").write(back)
+manager.send(b"READY=1")
+while True:
+    manager.recv(1)
+`
+
+// TestBoxStoreNames shows how long the names in the store may be together: those of
+// the agent's full store are passed on, and a unit with longer ones starts no more.
+func TestBoxStoreNames(t *testing.T) {
+	t.Parallel()
+	vm := box.Start(t)
+	vm.WriteFile(t, "/run/storing.py", []byte(storing), 0o644)
+	vm.WriteFile(t, "/run/systemd/system/storing@.service", []byte("[Service]\nType=notify\nFileDescriptorStoreMax=1000\nLimitNOFILE=524288\nExecStart=python3 /run/storing.py %i\n"), 0o644)
+	vm.Output(t, "systemctl", "daemon-reload")
+	// 480 names of 255 bytes are as long as 15,360 of seven, with what parts them.
+	for number, want := range map[string]string{"480": "480", "520": "status=203/EXEC"} { // E2BIG
+		unit := "storing@" + number
+		vm.Output(t, "systemctl", "start", unit)
+		vm.Run(t, "systemctl", "restart", unit)
+		r := vm.Run(t, "sh", "-c", "systemctl --quiet is-active "+unit+" && cat /run/storing || systemctl status "+unit)
+		if got := string(r.Stdout); !strings.Contains(got, want) {
+			t.Errorf("%s names: want %q:\n%s", number, want, got)
+		}
+	}
 }
 
 // systemdPolicy allows python, by its digest.
