@@ -48,8 +48,7 @@ func buildClusterProgram(name string) (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	cmd := exec.Command("go", "build", "-C", "../../testdata/kubernetes", "-trimpath", "-ldflags=-s -w", "-o", path, "./"+name)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd := exec.Command("go", "build", "-C", "../../testdata/kubernetes", "-ldflags=-s -w", "-o", path, "./"+name)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building testdata/kubernetes/%s: %w\n%s", name, err, out)
 	}
