@@ -41,6 +41,11 @@ test-all: build ## what takes long besides: attacks, mutants, faults, each platf
 	scripts/install test vm arm64 bpf
 	go run ./scripts/check $@
 
+.PHONY: test-wide
+test-wide: build ## what test-all shows, on the older kernel and of more engines
+	scripts/install test vm
+	go run ./scripts/check $@
+
 .PHONY: test-cluster
 test-cluster: build ## the chart, and a cluster of Kubernetes, which is built once: minutes
 	scripts/install test kubernetes

@@ -30,8 +30,8 @@ RUN (%s) 2>&1 || true
 // build where a grant says so.
 func TestBoxBuilds(t *testing.T) { testBuilds(t, boxed(t, "docker"), true, false, true) }
 
-// TestLongBuilds shows on a kernel with AF_ALG that such a step computes.
-func TestLongBuilds(t *testing.T) {
+// TestWideBuilds shows on a kernel with AF_ALG that such a step computes.
+func TestWideBuilds(t *testing.T) {
 	e := engineNamed(t, "docker")
 	files := buildPlatforms(t, []engine{e})
 	t.Parallel()

@@ -129,9 +129,9 @@ const measuredFile = "../../docs/measured.md"
 
 const measuredHead = `# Measured on real kernels
 
-` + "`make test`" + ` and ` + "`make test-all`" + ` boot Debian's 6.1 and 6.12 kernels and compare each cell
-below with them, under runc and under crun. Every cell holds for each kernel and each
-runtime. This file is written by ` + "`go generate ./internal/vmtest`" + `.
+` + "`make test`" + `, ` + "`make test-all`" + ` and ` + "`make test-wide`" + ` boot Debian's 6.1 and 6.12 kernels
+and compare each cell below with them, under runc and under crun. Every cell holds for
+each kernel and each runtime. This file is written by ` + "`go generate ./internal/vmtest`" + `.
 
 - **open**: an AF_ALG socket was obtained, and sha256 was bound on it. For
   socketpair, which gives no socket: the call reached the kernel's AF_ALG.

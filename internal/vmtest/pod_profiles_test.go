@@ -17,7 +17,7 @@ func TestBoxPodProfiles(t *testing.T) {
 	vm := box.Start(t)
 	const (
 		policy, changed, open = "/etc/afalg-policy/policy.yaml", "/srv/changed.yaml", "/srv/open.yaml"
-		rxrpc                = "socket(family=AF_RXRPC)"
+		rxrpc                 = "socket(family=AF_RXRPC)"
 		profile               = kube.SeccompRoot + "/" + kube.DefaultProfile
 	)
 	vm.Output(t, "install", "-D", program(t), installed)

@@ -216,9 +216,9 @@ func (r *restoring) testGate(t *testing.T) {
 	r.remove(t, "gated")
 }
 
-// TestLongRestorePodman has Podman checkpoint a container before the policy is
+// TestWideRestorePodman has Podman checkpoint a container before the policy is
 // installed, and one after, and restore both.
-func TestLongRestorePodman(t *testing.T) {
+func TestWideRestorePodman(t *testing.T) {
 	all := engines()
 	podman := all[slices.IndexFunc(all, func(e engine) bool { return e.name == "podman" })]
 	podman.run = podman.others["runc"] // crun has no CRIU

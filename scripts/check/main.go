@@ -15,7 +15,7 @@ import (
 
 func main() {
 	if len(os.Args) != 2 || targets[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: check test|test-all|test-cluster|test-fast|lint")
+		fmt.Fprintln(os.Stderr, "usage: check test|test-all|test-wide|test-cluster|test-release|test-fast|lint")
 		os.Exit(2)
 	}
 	if err := ownRoot(); err != nil {

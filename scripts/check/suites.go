@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -20,12 +21,14 @@ type suite struct {
 
 // Tests named TestLong… take long, and are for make test-all alone. Those named
 // TestCluster… need programs of Kubernetes that take minutes to build, and those named
-// TestRelease… build all packages, twice.
+// TestRelease… build all packages, twice. Those named TestWide… show of one more engine
+// what others show.
 const (
 	long     = "^(Test|Fuzz)Long"
 	clusters = "^TestCluster"
 	releases = "^TestRelease"
-	aside    = long + "|" + clusters + "|" + releases
+	wides    = "^TestWide[A-Z]"
+	aside    = long + "|" + clusters + "|" + releases + "|" + wides
 	inBoxes  = "^TestBox"
 	atOnce   = "^(Test(Agent|RunInParallel|RunLog).*|TestConcurrent)$"
 	online   = "^TestLint$/^govulncheck$" // asks a host other than package registries
@@ -34,6 +37,32 @@ const (
 	machines = "internal/vmtest"
 	own      = "scripts/check"
 )
+
+// repeated are the parts of long tests, by name and pattern, that show on one more
+// kernel, or of one more engine, what make test-all shows already: make test-wide
+// runs them. Where the kernels differ, make test and the long tests of the kernel
+// half ask both.
+var repeated = map[string]string{
+	"TestLongAgent":     older,
+	"TestLongAttacks":   older,
+	"TestLongHost":      older,
+	"TestLongMachine":   older,
+	"TestLongPlatforms": "^6[.]", // side by side: boxes show it too, without AF_ALG
+	"TestLongRestore":   older,
+	"TestLongSELinux":   older,
+	"TestLongSockets32": "^podman$",
+	"TestLongVerify":    older,
+}
+
+const older = "^6[.]1(,|$)"
+
+func repeats() string {
+	var patterns []string
+	for _, name := range slices.Sorted(maps.Keys(repeated)) {
+		patterns = append(patterns, "^"+name+"$/"+repeated[name])
+	}
+	return strings.Join(patterns, "|")
+}
 
 // concurrent lists the packages that do several things at once. The race
 // detector would find nothing in the others, and slow them down. In two
@@ -58,8 +87,9 @@ var targets = map[string][]suite{
 	},
 	"test-all": {
 		{name: "long tests", run: long},
-		{name: "long tests in virtual machines", tag: "vm", run: long, packages: []string{machines}},
+		{name: "long tests in virtual machines", tag: "vm", run: long, skip: repeats(), packages: []string{machines}},
 	},
+	"test-wide":    {{name: "long tests on the older kernel, and of more engines", tag: "vm", run: wides + "|" + repeats(), packages: []string{machines}}},
 	"test-cluster": {{name: "tests of the chart, and on a cluster", tag: "vm", run: clusters, packages: []string{"deploy", machines}}},
 	"test-release": {{name: "tests of releases", tag: "vm", run: releases, packages: []string{machines, own}}},
 }

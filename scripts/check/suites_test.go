@@ -87,7 +87,7 @@ func (s suite) has(from source, name string) bool {
 
 // depths are the make targets between which the tests are divided, and the names
 // of the tests of each; the rest is make test's.
-var depths = map[string]*regexp.Regexp{"test": nil, "test-all": regexp.MustCompile(long), "test-cluster": regexp.MustCompile(clusters), "test-release": regexp.MustCompile(releases)}
+var depths = map[string]*regexp.Regexp{"test": nil, "test-all": regexp.MustCompile(long), "test-cluster": regexp.MustCompile(clusters), "test-release": regexp.MustCompile(releases), "test-wide": regexp.MustCompile(wides)}
 
 func depth(name string) string {
 	for target, names := range depths {
@@ -121,10 +121,25 @@ func TestDepths(t *testing.T) {
 			}
 		}
 	}
-	if seen["test"] < 500 || seen["test-all"] == 0 || seen["test-cluster"] == 0 || seen["test-release"] == 0 {
+	if seen["test"] < 500 || seen["test-all"] == 0 || seen["test-cluster"] == 0 || seen["test-release"] == 0 || seen["test-wide"] == 0 {
 		t.Errorf("only these tests were found: %v", seen)
 	}
 	t.Logf("%v", seen)
+}
+
+// Each of repeated is a test.
+func TestRepeated(t *testing.T) {
+	all := map[string]bool{}
+	for _, from := range sources(t) {
+		for _, name := range from.tests() {
+			all[name] = all[name] || from.pkg == machines
+		}
+	}
+	for name := range repeated {
+		if !all[name] {
+			t.Errorf("there is no %s in %s", name, machines)
+		}
+	}
 }
 
 // Patterns that leave out packages leave out nothing else.

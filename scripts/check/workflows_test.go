@@ -30,6 +30,7 @@ type workflow struct {
 // rights has every permission that a job holds.
 var rights = map[string]map[string]string{
 	"ci.yml test":         {"contents": "read"},
+	"weekly.yml test":     {"contents": "read"},
 	"release.yml test":    {"contents": "read"},
 	"release.yml build":   {"contents": "read"},
 	"release.yml sign":    {"id-token": "write", "attestations": "write"},
