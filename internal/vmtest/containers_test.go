@@ -133,6 +133,13 @@ func ctrExec(name string, args ...string) []string {
 // docker is Debian's: another one without a builder may come first in PATH.
 const docker = "/usr/bin/docker"
 
+// dockerAgain starts a container again. On a slow machine Docker begins before
+// containerd has forgotten the one that ended, says "already exists", and leaves it to
+// who asked to try again.
+const dockerAgain = `"$0" stop --time=0 "$1"
+for i in $(seq 20); do "$0" start "$1" && exit; sleep 2; done
+exit 1`
+
 func engines() []engine {
 	return []engine{
 		{
@@ -140,7 +147,7 @@ func engines() []engine {
 			// wrappers are on the way.
 			name: "docker", platform: "docker", kernel: "6.1", old: docker, also: []string{"containerd"}, unit: "docker", load: []string{docker, "load", "--input"},
 			run: dockerLike([]string{docker}), exec: dockerLikeExec(docker),
-			remove: []string{docker, "rm", "--force"}, again: []string{docker, "restart", "--time=0"},
+			remove: []string{docker, "rm", "--force"}, again: []string{"sh", "-c", dockerAgain, docker},
 			others: map[string]func(workload) []string{"runc by name": dockerLike([]string{docker}, "--runtime=runc")},
 			execs:  map[string]func(string, ...string) []string{privileged: dockerLikeExec(docker, "--privileged")},
 			builds: map[string]string{
