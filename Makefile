@@ -42,7 +42,7 @@ test-all: build ## what takes long besides: attacks, mutants, faults, each platf
 	go run ./scripts/check $@
 
 .PHONY: test-wide
-test-wide: build ## what test-all shows, on the older kernel and of more engines
+test-wide: build ## what test-all shows, on the older kernel and for more engines
 	scripts/install test vm
 	go run ./scripts/check $@
 

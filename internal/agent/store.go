@@ -38,8 +38,8 @@ const (
 
 // keys names what goes to the store. A container's key is not its id, which the peer
 // chose. The next agent gets the name of every descriptor in one variable, and Linux
-// takes no longer one than 128 KiB (MAX_ARG_STRLEN): hence a letter and a number of
-// six digits at most. Two billion containers later it has seven.
+// takes no longer one than 128 KiB (MAX_ARG_STRLEN). So a key is a letter and a number,
+// which has six digits at most for the first two billion keys.
 type keys struct{ last atomic.Uint32 }
 
 func (k *keys) next(prefix string) string {

@@ -126,14 +126,14 @@ while True:
 `
 
 // TestBoxStoreNames shows how long the names in the store may be together: those of
-// the agent's full store are passed on, and a unit with longer ones starts no more.
+// the agent's full store are passed on, and a unit with longer ones does not start again.
 func TestBoxStoreNames(t *testing.T) {
 	t.Parallel()
 	vm := box.Start(t)
 	vm.WriteFile(t, "/run/storing.py", []byte(storing), 0o644)
 	vm.WriteFile(t, "/run/systemd/system/storing@.service", []byte("[Service]\nType=notify\nFileDescriptorStoreMax=1000\nLimitNOFILE=524288\nExecStart=python3 /run/storing.py %i\n"), 0o644)
 	vm.Output(t, "systemctl", "daemon-reload")
-	// 480 names of 255 bytes are as long as 15,360 of seven, with what parts them.
+	// 480 names of 255 bytes are as long as 15,360 of seven, separators included.
 	for number, want := range map[string]string{"480": "480", "520": "status=203/EXEC"} { // E2BIG
 		unit := "storing@" + number
 		vm.Output(t, "systemctl", "start", unit)

@@ -10,8 +10,8 @@ import (
 	"github.com/afalg-policy/afalg-policy/internal/testing/box"
 )
 
-// TestBoxPodProfiles has status tell what became of the profiles that pods name, and
-// apply make them anew.
+// TestBoxPodProfiles asks status about the profiles that pods name, and has apply make
+// them anew.
 func TestBoxPodProfiles(t *testing.T) {
 	t.Parallel()
 	vm := box.Start(t)
@@ -56,7 +56,7 @@ func TestBoxPodProfiles(t *testing.T) {
 		t.Errorf("a dry run has changed something:\n%s", got)
 	}
 	if got := ask(0, "apply", changed); !strings.Contains(got, "the profiles that pods name were made anew") {
-		t.Errorf("apply does not tell of the profiles:\n%s", got)
+		t.Errorf("apply says nothing about the profiles:\n%s", got)
 	}
 	status("applied", 0, "yes")
 	ask(0, "verify", profile, "--ask", rxrpc)

@@ -9,8 +9,8 @@ import (
 )
 
 // TestPackagesTogether has apt plan an installation of every group's packages on a
-// machine that has none yet. One that shuts out another would end the second target that a person
-// calls.
+// machine that has none yet. One that shuts out another would end the second target
+// that a person calls.
 func TestPackagesTogether(t *testing.T) {
 	script, err := os.ReadFile(filepath.Join(root, "scripts/install"))
 	if err != nil {

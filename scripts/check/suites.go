@@ -21,8 +21,8 @@ type suite struct {
 
 // Tests named TestLong… take long, and are for make test-all alone. Those named
 // TestCluster… need programs of Kubernetes that take minutes to build, and those named
-// TestRelease… build all packages, twice. Those named TestWide… show of one more engine
-// what others show.
+// TestRelease… build all packages, twice. Those named TestWide… show for one more
+// engine what others show.
 const (
 	long     = "^(Test|Fuzz)Long"
 	clusters = "^TestCluster"
@@ -39,7 +39,7 @@ const (
 )
 
 // repeated are the parts of long tests, by name and pattern, that show on one more
-// kernel, or of one more engine, what make test-all shows already: make test-wide
+// kernel, or for one more engine, what make test-all shows already: make test-wide
 // runs them. Where the kernels differ, make test and the long tests of the kernel
 // half ask both.
 var repeated = map[string]string{
@@ -89,7 +89,7 @@ var targets = map[string][]suite{
 		{name: "long tests", run: long},
 		{name: "long tests in virtual machines", tag: "vm", run: long, skip: repeats(), packages: []string{machines}},
 	},
-	"test-wide":    {{name: "long tests on the older kernel, and of more engines", tag: "vm", run: wides + "|" + repeats(), packages: []string{machines}}},
+	"test-wide":    {{name: "long tests on the older kernel, and for more engines", tag: "vm", run: wides + "|" + repeats(), packages: []string{machines}}},
 	"test-cluster": {{name: "tests of the chart, and on a cluster", tag: "vm", run: clusters, packages: []string{"deploy", machines}}},
 	"test-release": {{name: "tests of releases", tag: "vm", run: releases, packages: []string{machines, own}}},
 }
